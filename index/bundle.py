@@ -1,0 +1,163 @@
+"""The bundle: everything that serves one trained model, immutable, checksummed, verified when it is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.build import IndexReport
+from index.calibration import Calibration
+from index.encoder import Encoder
+from index.errors import BundleError, first_line
+from index.features import FeatureSpec, Featurizer
+from index.files import sha256_of, write_json, write_text
+from index.labels import LabelTable
+from index.packed import Lists
+from index.ranking import Ranking
+
+BUNDLE_FORMAT = 1
+MANIFEST = "manifest.json"
+# The manifest seals all other files; this one, the hex SHA-256 of its bytes, seals the manifest.
+SEAL = "manifest.sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself. change: the newest change of the collection's log that it already contains."""
+
+    bundle: str
+    model: str
+    created: str
+    dim: int
+    labels: int
+    examples: int
+    change: int
+    features: FeatureSpec
+    ranking: Ranking
+    index: IndexReport
+    memory: IndexReport | None
+    versions: Mapping[str, str]
+    files: Mapping[str, FileSeal]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": BUNDLE_FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Manifest:
+        rest = {name: value for name, value in values.items() if name != "format"}
+        memory = rest["memory"]
+        return cls(
+            **{
+                **rest,
+                "features": FeatureSpec.from_json(rest["features"]),
+                "ranking": Ranking.from_json(rest["ranking"]),
+                "index": IndexReport(**rest["index"]),
+                "memory": None if memory is None else IndexReport(**memory),
+                "files": {name: FileSeal(**seal) for name, seal in rest["files"].items()},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileSeal:
+    """A file's hex SHA-256 and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def seal_files(folder: Path) -> dict[str, FileSeal]:
+    """The seals of all files in a folder, by name."""
+    return {file.name: FileSeal(sha256_of(file), file.stat().st_size) for file in sorted(folder.iterdir())}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_json(folder / MANIFEST, manifest.to_json())
+    write_text(folder / SEAL, sha256_of(folder / MANIFEST) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`. Raises BundleError when there is none that this program reads."""
+    path = folder / MANIFEST
+    try:
+        whole = path.read_bytes()
+        values = json.loads(whole)
+    except FileNotFoundError:
+        raise BundleError(f"{folder}: no bundle here ({MANIFEST} is missing); export it again") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: is damaged ({first_line(error)}); restore the bundle or export it again") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != BUNDLE_FORMAT:
+        raise BundleError(f"{path}: bundle of format {found!r}; this program reads format {BUNDLE_FORMAT}")
+    seal = folder / SEAL
+    if not seal.is_file() or seal.read_bytes() != f"{hashlib.sha256(whole).hexdigest()}\n".encode():
+        raise BundleError(f"{path}: does not match {SEAL} beside it; restore the bundle or export it again")
+    try:
+        return Manifest.from_json(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: is damaged ({first_line(error)}); restore the bundle or export it again") from error
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Raises BundleError naming the first file that is missing, extra in size, or has one changed byte."""
+    for name, seal in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: is missing; restore the bundle or export it again")
+        if path.stat().st_size != seal.bytes:
+            raise BundleError(f"{path}: has {path.stat().st_size} bytes, {seal.bytes} were written; restore the bundle")
+        if sha256_of(path) != seal.sha256:
+            raise BundleError(
+                f"{path}: its checksum differs from the manifest's; restore the bundle or export it again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle.
+
+    sums: (labels, dim) float32, the label vectors before they are brought to unit length. index: over their unit
+    vectors. memory, example_labels: over the examples' unit vectors, and the label rows that they carry.
+    """
+
+    folder: Path
+    manifest: Manifest
+    queries: Encoder
+    label_texts: Encoder
+    labels: LabelTable
+    sums: NDArray[np.float32]
+    index: faiss.Index
+    memory: faiss.Index | None
+    example_labels: Lists
+    calibration: Calibration
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = True) -> Bundle:
+        """Open the bundle in `folder`, every byte checked. Raises BundleError naming the file that is wrong."""
+        manifest = read_manifest(folder)
+        if verify:
+            verify_files(folder, manifest)
+        featurizer = Featurizer(manifest.features)
+        try:
+            return cls(
+                folder,
+                manifest,
+                Encoder(folder / "query.onnx", featurizer),
+                Encoder(folder / "label.onnx", featurizer),
+                LabelTable.open(folder),
+                np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False),
+                faiss.read_index(str(folder / "index.faiss")),
+                None if manifest.memory is None else faiss.read_index(str(folder / "memory.faiss")),
+                Lists.open(folder, "memory.labels"),
+                Calibration.from_json(json.loads((folder / "calibration.json").read_text(encoding="utf-8"))),
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise BundleError(f"{folder}: cannot be opened ({first_line(error)}); export it again") from error

@@ -1,0 +1,142 @@
+"""The label table: id <-> row, text. Rows are append-only; a removed label keeps its row and is never found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.changes import LabelChange, RemoveLabel
+from index.errors import InputError
+from index.packed import PackedStrings
+
+MAX_ID_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label as the outside sees it."""
+
+    id: str
+    text: str
+
+
+def check_label_id(label: str) -> str:
+    """The id itself. Raises InputError when it is blank, longer than 512 bytes of UTF-8, or has control characters."""
+    if not label.strip():
+        raise InputError("label id: is blank; give every label an id")
+    if any(ord(char) < 32 or ord(char) == 127 for char in label):
+        raise InputError(f"label id {label!r}: has control characters; use printable ones")
+    try:
+        size = len(label.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise InputError(f"label id {label!r}: is not valid Unicode (a lone surrogate)") from error
+    if size > MAX_ID_BYTES:
+        raise InputError(f"label id {label[:40]!r}…: has {size} bytes; at most {MAX_ID_BYTES} are taken")
+    return label
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTable:
+    """The labels of a bundle, rows 0 to n - 1, opened by memory map; `order`: rows by the bytes of their ids."""
+
+    ids: PackedStrings
+    texts: PackedStrings
+    order: NDArray[np.int64]
+
+    @classmethod
+    def pack(cls, ids: list[str], texts: list[str]) -> LabelTable:
+        packed = PackedStrings.pack(ids)
+        return cls(packed, PackedStrings.pack(texts), packed.order())
+
+    @classmethod
+    def open(cls, folder: Path) -> LabelTable:
+        order = np.load(folder / "labels.order.npy", mmap_mode="r", allow_pickle=False)
+        return cls(PackedStrings.open(folder, "labels.ids"), PackedStrings.open(folder, "labels.texts"), order)
+
+    def save(self, folder: Path) -> None:
+        self.ids.save(folder, "labels.ids")
+        self.texts.save(folder, "labels.texts")
+        np.save(folder / "labels.order.npy", self.order)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLabels:
+    """An immutable view: the bundle's table with labels added, edited and removed since; every change gives a new view.
+
+    added: rows after the table's, in order of arrival; edited: table or added rows with another text;
+    places: id -> row of what was added; removed: rows that are gone.
+    """
+
+    table: LabelTable
+    added: tuple[Label, ...] = ()
+    places: Mapping[str, int] = field(default_factory=dict)
+    edited: Mapping[int, str] = field(default_factory=dict)
+    removed: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        """How many labels there are now."""
+        return self.rows - len(self.removed)
+
+    @property
+    def rows(self) -> int:
+        """How many rows were ever given out."""
+        return len(self.table) + len(self.added)
+
+    def __getitem__(self, row: int) -> Label:
+        base = len(self.table)
+        label = Label(self.table.ids[row], self.table.texts[row]) if row < base else self.added[row - base]
+        text = self.edited.get(row)
+        return label if text is None else Label(label.id, text)
+
+    def find(self, label: str) -> int | None:
+        """The row of this id; None when there is no such label (any more)."""
+        row = self.places.get(label)
+        if row is None:
+            row = self.table.ids.find(label, self.table.order)
+        return None if row is None or row in self.removed else row
+
+    def apply(self, changes: Sequence[LabelChange]) -> tuple[LiveLabels, list[int | None]]:
+        """The view after these changes, and the row that each one met; None where a removed label was not there.
+
+        A put of a live id keeps its row; any other put takes a new one, even for an id that was there once.
+        """
+        added, places = list(self.added), dict(self.places)
+        edited, removed = dict(self.edited), set(self.removed)
+        rows: list[int | None] = []
+        for change in changes:
+            row = places.get(change.id)
+            if row is None:
+                row = self.table.ids.find(change.id, self.table.order)
+            live = row is not None and row not in removed
+            if isinstance(change, RemoveLabel):
+                if row is not None and live:
+                    removed.add(row)
+                rows.append(row if live else None)
+                continue
+            if row is not None and live:
+                edited[row] = change.text
+            else:
+                row = len(self.table) + len(added)
+                added.append(Label(change.id, change.text))
+                places[change.id] = row
+            rows.append(row)
+        return replace(self, added=tuple(added), places=places, edited=edited, removed=frozenset(removed)), rows
+
+    def after(self, label: str | None) -> Iterator[tuple[int, Label]]:
+        """Live labels with their rows, in row order, from behind the label `label` on (None: from the start)."""
+        start = 0
+        if label is not None:
+            row = self.places.get(label)
+            if row is None:
+                row = self.table.ids.find(label, self.table.order)
+            if row is None:
+                raise InputError(f"cursor {label!r}: names no label; begin again without a cursor")
+            start = row + 1
+        return ((row, self[row]) for row in range(start, self.rows) if row not in self.removed)

@@ -1,0 +1,46 @@
+"""A small real corpus, a run trained on it and a collection exported from that run, shared by all tests."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests_support import TINY, write_corpus
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run; not to be changed."""
+    from training.config import load_config
+    from training.dataset import load_dataset
+    from training.trainer import Trainer, start_run
+
+    run = tmp_path_factory.mktemp("run") / "tiny"
+    config = load_config(None, TINY)
+    dataset = load_dataset(tiny_corpus, config)
+    start_run(run, tiny_corpus, dataset, config)
+    Trainer(dataset, config).train(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_collection(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported collection; copy it (fixture `collection`) before writing to it."""
+    from training.export import export_run
+
+    collection = tmp_path_factory.mktemp("collection") / "tiny"
+    export_run(tiny_run, collection, report=lambda line: None)
+    return collection
+
+
+@pytest.fixture
+def collection(tiny_collection: Path, tmp_path: Path) -> Path:
+    """A collection of one's own to write to."""
+    return Path(shutil.copytree(tiny_collection, tmp_path / "collection"))

@@ -1,0 +1,195 @@
+"""The featurizer against a slow one written from its description, and against fixed rows."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import sys
+import unicodedata
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.errors import InputError
+from index.features import Bags, FeatureSpec, Featurizer, normalise, stack_bags
+
+SPEC = FeatureSpec(rows=1 << 16, ngrams=(3, 5))
+GOLDEN_HELLO = [
+    809,
+    1475,
+    4619,
+    4971,
+    6258,
+    8644,
+    11914,
+    14051,
+    21573,
+    30249,
+    35428,
+    36827,
+    41971,
+    46646,
+    49370,
+    52468,
+    55988,
+    57077,
+    63721,
+]
+GOLDEN_MIXED = [
+    4402,
+    10639,
+    14389,
+    14601,
+    15483,
+    15516,
+    18034,
+    19334,
+    23165,
+    27548,
+    31897,
+    41194,
+    42260,
+    43719,
+    43922,
+    43924,
+    53996,
+    55249,
+    57177,
+    62119,
+    64659,
+]
+
+
+def as_dicts(bags: Bags) -> list[dict[int, float]]:
+    return [
+        dict(zip(bags.rows[start:stop].tolist(), bags.weights[start:stop].tolist(), strict=True))
+        for start, stop in zip(bags.offsets[:-1], bags.offsets[1:], strict=True)
+    ]
+
+
+def feature_count(text: str, spec: FeatureSpec) -> int:
+    """How many different words, pairs and n-grams a text has, counted as strings."""
+    tokens = re.findall(r"[^\W\d_]+|\d+|[+#]", unicodedata.normalize("NFKC", text[: spec.characters]).lower())
+    found: Counter[tuple[str, str]] = Counter(("word", token) for token in tokens)
+    found.update(("pair", f"{one} {two}") for one, two in pairwise(tokens))
+    for n in spec.ngrams:
+        for token in tokens:
+            whole = f" {token} "
+            found.update((f"n{n}", whole[place : place + n]) for place in range(len(whole) - n + 1))
+    return len(found)
+
+
+@given(st.text(max_size=60))
+def test_finds_as_many_features_as_counting_strings(text: str) -> None:
+    spec = FeatureSpec(rows=1 << 30, ngrams=(3, 4))
+    assert int(Featurizer(spec)([text]).lengths[0]) == feature_count(text, spec)
+
+
+def test_a_feature_said_n_times_weighs_one_plus_log_n() -> None:
+    spec = FeatureSpec(rows=1 << 30, ngrams=(), pairs=False)
+    once, thrice = as_dicts(Featurizer(spec)(["a b", "a b a a"]))
+    (a,) = [row for row, weight in thrice.items() if weight != 1.0]
+    assert thrice[a] == pytest.approx(1 + math.log(3))
+    assert set(once) == set(thrice)
+
+
+def test_rows_are_the_same_on_every_machine() -> None:
+    golden = {"hello world": GOLDEN_HELLO, "größe 日本 Ⅷ": GOLDEN_MIXED}
+    for text, rows in golden.items():
+        assert Featurizer(SPEC)([text]).rows.tolist() == rows
+
+
+def test_rows_are_the_same_in_another_process() -> None:
+    code = (
+        "from index.features import *; "
+        "print(Featurizer(FeatureSpec(rows=1<<16, ngrams=(3, 5)))(['hello world']).rows.tolist())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(Featurizer(SPEC)(["hello world"]).rows.tolist())
+
+
+@given(st.lists(st.text(max_size=30), max_size=8))
+def test_a_text_has_the_same_features_alone_and_among_others(texts: list[str]) -> None:
+    together = as_dicts(Featurizer(SPEC)(texts))
+    assert together == [as_dicts(Featurizer(SPEC)([text]))[0] for text in texts]
+
+
+def test_many_texts_are_the_same_as_few() -> None:
+    texts = [f"text number {number} of many" for number in range(1200)]
+    assert as_dicts(Featurizer(SPEC)(texts))[1100] == as_dicts(Featurizer(SPEC)(texts[1100:1101]))[0]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "!?—…", "\x00\x00", "\ud800", "😀"])
+def test_a_text_without_words_has_no_features(text: str) -> None:
+    assert Featurizer(SPEC)([text]).lengths.tolist() == [0]
+
+
+def test_no_texts_are_no_bags() -> None:
+    bags = Featurizer(SPEC)([])
+    assert len(bags) == 0
+    assert bags.offsets.tolist() == [0]
+
+
+def test_reads_any_script_and_folds_case_width_and_ligatures() -> None:
+    assert normalise("ＡＢＣ ﬁne Ⅷ", 100) == " abc fine viii "
+    assert normalise("C++11 日本語/料理 größe", 100) == " c + + 11 日本語 料理 größe "
+    for text in ("日本 料理", "Ελλάδα", "שלום עולם", "हिन्दी"):
+        assert Featurizer(SPEC)([text]).lengths[0] > 0
+
+
+def test_reads_no_more_of_a_text_than_it_is_told() -> None:
+    spec = FeatureSpec(rows=1 << 16, characters=10)
+    assert as_dicts(Featurizer(spec)(["abcd efgh " + "x" * 10_000_000])) == as_dicts(Featurizer(spec)(["abcd efgh "]))
+
+
+def test_the_namespaces_do_not_mix() -> None:
+    words = Featurizer(FeatureSpec(rows=1 << 30, ngrams=(), pairs=False))(["abc def"]).rows
+    with_pairs = Featurizer(FeatureSpec(rows=1 << 30, ngrams=()))(["abc def"]).rows
+    everything = Featurizer(FeatureSpec(rows=1 << 30, ngrams=(3,)))(["abc def"]).rows
+    assert len(words) == 2
+    assert set(words) < set(with_pairs) < set(everything)
+
+
+def test_another_seed_gives_other_rows() -> None:
+    other = FeatureSpec(rows=1 << 30, ngrams=(3,), seed=1)
+    mine = FeatureSpec(rows=1 << 30, ngrams=(3,))
+    assert not set(Featurizer(other)(["hello"]).rows) & set(Featurizer(mine)(["hello"]).rows)
+
+
+def test_taking_and_stacking_keep_every_bag() -> None:
+    bags = Featurizer(SPEC)(["one two", "", "three", "one"])
+    taken = bags.take(np.array([2, 0, 1], dtype=np.int64))
+    whole = as_dicts(bags)
+    assert as_dicts(taken) == [whole[2], whole[0], whole[1]]
+    assert as_dicts(stack_bags(bags, taken)) == [*whole, whole[2], whole[0], whole[1]]
+
+
+def test_padding_has_no_weight() -> None:
+    bags = Featurizer(SPEC)(["one", "", "one two three"])
+    rows, weights = bags.padded(int(bags.lengths.max()))
+    assert rows.shape == weights.shape == (3, int(bags.lengths.max()))
+    for place, bag in enumerate(as_dicts(bags)):
+        assert weights[place].sum() == pytest.approx(sum(bag.values()))
+        assert set(rows[place][weights[place] > 0]) == set(bag)
+
+
+def test_rows_spread_evenly_over_the_table() -> None:
+    bags = Featurizer(FeatureSpec(rows=64, ngrams=(), pairs=False))([str(n) for n in range(6400)])
+    counts = np.bincount(bags.rows, minlength=64)
+    # Chi-square with 63 degrees of freedom: a fair spread exceeds 110 about once in 4,000 tables.
+    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 110
+
+
+def test_a_spec_survives_json_and_refuses_nonsense() -> None:
+    assert FeatureSpec.from_json(SPEC.to_json()) == SPEC
+    with pytest.raises(InputError, match="version 99"):
+        FeatureSpec(version=99)
+    with pytest.raises(InputError, match="rows"):
+        FeatureSpec(rows=0)
+    with pytest.raises(InputError, match="n-grams"):
+        FeatureSpec(ngrams=(1,))
