@@ -1,0 +1,92 @@
+"""A run's state on disk: every tensor and the position, replaced in one step, never pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from index.errors import BundleError, LabelspaceError, first_line
+from index.files import replacing
+
+CHECKPOINT = "checkpoint.safetensors"
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the learning curve: mean loss since the last point, and the dev figures (percent) if measured."""
+
+    epoch: int
+    step: int
+    seconds: float
+    loss: float
+    dev: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands: the next batch is (epoch, step); `seconds` of training so far; the curve up to here.
+
+    loss_sum: of the steps of this epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    curve: tuple[Point, ...] = ()
+
+
+def save_checkpoint(run: Path, tensors: dict[str, Tensor], position: Position) -> None:
+    """Replace the run's checkpoint. Raises LabelspaceError (disk full and the like); the old one then stays."""
+    meta = {"format": _FORMAT, "position": json.dumps(asdict(position))}
+    with replacing(run / CHECKPOINT) as beside:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, meta)
+        except SafetensorError as error:
+            raise LabelspaceError(f"{run / CHECKPOINT}: could not be written ({first_line(error)})") from error
+
+
+def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], Position]:
+    """The tensors and position of a run. Raises BundleError when there is no checkpoint or it is damaged."""
+    path = run / CHECKPOINT
+    if not path.is_file():
+        raise BundleError(f"{path}: there is no checkpoint yet; train the run first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            if meta.get("format") != _FORMAT:
+                raise BundleError(f"{path}: checkpoint of format {meta.get('format')}; this program reads {_FORMAT}")
+            values = json.loads(meta["position"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{path}: is damaged ({first_line(error)}); train the run again") from error
+    curve = tuple(Point(**point) for point in values["curve"])
+    return tensors, Position(**{**values, "curve": curve})
+
+
+def adamw_tensors(optimiser: torch.optim.AdamW, names: Sequence[str]) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, as plain tensors."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"adamw.{name}.{key}": torch.as_tensor(value)
+        for place, name in enumerate(names)
+        for key, value in state.get(place, {}).items()
+    }
+
+
+def restore_adamw(optimiser: torch.optim.AdamW, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
+    state = optimiser.state_dict()
+    for place, name in enumerate(names):
+        prefix = f"adamw.{name}."
+        found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if found:
+            state["state"][place] = found
+    optimiser.load_state_dict(state)

@@ -1,0 +1,305 @@
+"""The corpus folder: JSONL records and labels, read and checked line by line, kept as texts and a relevance matrix."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from index.errors import InputError
+from index.labels import MAX_ID_BYTES, Label
+
+SPLITS = ("train", "dev", "test")
+_LARGEST_GROUP = 0.02
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A query with the ids of its labels, each once; records of one group stay on one side of a split."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    group: str | None = None
+
+
+_Item = TypeVar("_Item", Record, Label)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Queries in file order; relevance: (rows, labels) CSR of float32, 1 where the query has the label."""
+
+    ids: list[str]
+    texts: list[str]
+    groups: list[str | None]
+    relevance: csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Labels in row order and the splits that were asked for."""
+
+    folder: Path
+    label_ids: list[str]
+    label_texts: list[str]
+    splits: Mapping[str, Split]
+
+
+def split_path(folder: Path, name: str) -> Path | None:
+    """`name`.jsonl or `name`.jsonl.gz in `folder`; None when neither is there.
+
+    Raises InputError when both are.
+    """
+    found = [path for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if path.exists()]
+    if len(found) > 1:
+        raise InputError(f"{folder}: has both {name}.jsonl and {name}.jsonl.gz; remove one of them")
+    return found[0] if found else None
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of one file, in its order; record n is on line n.
+
+    Raises InputError naming file and line for the first that is not as docs/corpus.md says.
+    """
+    return _read(path, _record)
+
+
+def read_labels(path: Path) -> Iterator[Label]:
+    """The labels of one file, in its order; label n is on line n; the text is empty where the file has none.
+
+    Raises InputError naming file and line for the first that is not as docs/corpus.md says.
+    """
+    return _read(path, _label)
+
+
+def load_corpus(folder: Path, splits: Sequence[str]) -> Corpus:
+    """The labels and these splits of a corpus folder.
+
+    Label rows follow the labels file. Without one they follow the first appearance in train, dev and test, which are
+    then all read, whatever was asked for, so that a label has the same row every time; its text is its id.
+    Raises InputError for a missing or empty file, a faulty line, an unknown label id, or fewer than 2 labels.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; give a corpus folder, with train.jsonl in it")
+    labels_path = split_path(folder, "labels")
+    texts = {label.id: label.text for label in read_labels(labels_path)} if labels_path else {}
+    if labels_path and not texts:
+        raise InputError(f"{labels_path}: has no labels; write one a line, or remove the file")
+    rows = {label: row for row, label in enumerate(texts)}
+    names = list(splits)
+    if not labels_path:
+        names = ["train", *(name for name in SPLITS[1:] if split_path(folder, name)), *splits]
+    read = {name: _split(_existing(folder, name), rows, grow=not labels_path) for name in dict.fromkeys(names)}
+    if len(rows) < 2:
+        raise InputError(f"{folder}: has fewer than 2 labels ({len(rows)}); a corpus needs at least 2")
+    label_texts = list(texts.values()) if labels_path else list(rows)
+    return Corpus(folder, list(rows), label_texts, {name: _widened(read[name], len(rows)) for name in splits})
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row numbers (kept, held out), each ascending: about `share` of the groups are held out, drawn by their hash.
+
+    A record without a group is its own. A group that would be more than a fiftieth of what is held out is kept, so
+    that no family of near copies decides what is chosen on the rest. Both sides have rows unless there is one group
+    only: then all are kept.
+    """
+    pairs = zip(split.ids, split.groups, strict=True)
+    keys = [f"id {name}" if group is None else f"group {group}" for name, group in pairs]
+    place = {key: hash_fraction(f"{seed} {key}") for key in dict.fromkeys(keys)}
+    largest = max(1.0, share * len(keys) * _LARGEST_GROUP)
+    held = {key for key, size in Counter(keys).items() if place[key] < share and size <= largest}
+    if len(place) < 2:
+        held = set()
+    elif not held:
+        held = {min(place, key=place.__getitem__)}
+    elif len(held) == len(place):
+        held.remove(max(place, key=place.__getitem__))
+    out = np.fromiter((key in held for key in keys), dtype=np.bool_, count=len(keys))
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def hash_fraction(key: str) -> float:
+    """A number in [0, 1) that only the key decides."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6]) / 2**48
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = split_path(folder, name)
+    if path is None:
+        raise InputError(f"{folder}: has no {name} split; looked for {name}.jsonl and {name}.jsonl.gz")
+    return path
+
+
+def _split(path: Path, rows: dict[str, int], *, grow: bool) -> Split:
+    """One file's records; `grow` gives an unknown label id the next row instead of refusing it."""
+    ids: list[str] = []
+    texts: list[str] = []
+    groups: list[str | None] = []
+    starts, columns = array("q", [0]), array("q")
+    for line, record in enumerate(read_records(path), 1):
+        for label in record.labels:
+            row = rows.setdefault(label, len(rows)) if grow else rows.get(label)
+            if row is None:
+                raise InputError(f"{path}:{line}: label id {label!r} is not in the labels file; add it there")
+            columns.append(row)
+        ids.append(record.id)
+        texts.append(record.text)
+        groups.append(record.group)
+        starts.append(len(columns))
+    if not ids:
+        raise InputError(f"{path}: has no records; write one a line")
+    ones = np.ones(len(columns), dtype=np.float32)
+    entries = (ones, np.array(columns, dtype=np.int64), np.array(starts, dtype=np.int64))
+    relevance = csr_matrix(entries, shape=(len(ids), len(rows)))
+    relevance.sort_indices()
+    return Split(ids, texts, groups, relevance)
+
+
+def _widened(split: Split, labels: int) -> Split:
+    """The split with a column for every label: without a labels file, later splits may have added some."""
+    if split.relevance.shape[1] != labels:
+        split.relevance.resize((len(split), labels))
+    return split
+
+
+def _read(path: Path, parse: Callable[[dict[str, Any]], _Item]) -> Iterator[_Item]:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            item = parse(_object(line))
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+        first = seen.setdefault(item.id, number)
+        if first != number:
+            raise InputError(f"{path}:{number}: the id {item.id!r} is already on line {first}; give each its own")
+        yield item
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines, unpacked; an empty last line is left out, any other blank one is the reader's to refuse."""
+    number = 0
+    waiting: bytes | None = None
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for line in file:
+                if waiting is not None:
+                    yield waiting
+                waiting = line
+                number += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: is damaged or no gzip file (after line {number}: {error}); write it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: could not be read ({error.strerror or error})") from error
+    if waiting is not None and waiting.strip():
+        yield waiting
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """One JSON object. Raises InputError, as everything below does, for _read to add file and line."""
+    if not line.strip():
+        raise InputError("is blank; write one JSON object a line")
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        # Decoded UTF-8 has no surrogates of its own; only an escape can bring one in.
+        if _SURROGATE.search(line):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not valid UTF-8 (byte {error.start + 1}); write the file as UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise InputError("has a lone surrogate such as \\ud800 in a string; write whole characters") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not valid JSON ({error.msg}, character {error.pos + 1}); write one object") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is JSON that cannot be taken ({error}); write one plain object") from error
+    if not isinstance(value, dict):
+        raise InputError(f"is {_kind(value)}; write one JSON object a line")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"has the key {name!a} twice in one object; keep one")
+    return value
+
+
+def _record(value: dict[str, Any]) -> Record:
+    _check_fields(value)
+    text = _string(value, "text")
+    if not text.strip():
+        raise InputError("text is blank; give the record a text or leave it out")
+    if "labels" not in value:
+        raise InputError("has no labels; give a list of label ids, [] when there are none")
+    labels = value["labels"]
+    if not isinstance(labels, list):
+        raise InputError(f"labels must be a list of label ids, is {_kind(labels)}")
+    group = None if value.get("group") is None else _string(value, "group")
+    if group is not None and not group.strip():
+        raise InputError("group is blank; give it a name or leave it out")
+    unique = dict.fromkeys(_checked_id(label, "label id") for label in labels)
+    return Record(_checked_id(_string(value, "id"), "id"), text, tuple(unique), group)
+
+
+def _label(value: dict[str, Any]) -> Label:
+    _check_fields(value)
+    text = "" if value.get("text") is None else _string(value, "text")
+    return Label(_checked_id(_string(value, "id"), "id"), text if text.strip() else "")
+
+
+def _check_fields(value: dict[str, Any]) -> None:
+    fields = value.get("fields")
+    if fields is not None and not isinstance(fields, dict):
+        raise InputError(f"fields must be an object, is {_kind(fields)}")
+
+
+def _string(value: dict[str, Any], key: str) -> str:
+    if key not in value:
+        raise InputError(f"has no {key}; give it one, as a string")
+    found = value[key]
+    if not isinstance(found, str):
+        raise InputError(f"{key} must be a string, is {_kind(found)}")
+    return found
+
+
+def _checked_id(value: object, name: str) -> str:
+    """The same rule as index.labels.check_label_id, said of any id."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be a string, is {_kind(value)}")
+    if not value.strip():
+        raise InputError(f"{name} is blank; give it one")
+    if _CONTROL.search(value):
+        raise InputError(f"{name} {value[:40]!r} has control characters; use printable ones")
+    size = len(value.encode("utf-8"))
+    if size > MAX_ID_BYTES:
+        raise InputError(f"{name} {value[:40]!r}… has {size} bytes; at most {MAX_ID_BYTES} are taken")
+    return value
+
+
+def _kind(value: object) -> str:
+    """What JSON calls a parsed value."""
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return kinds.get(type(value), "an object")
