@@ -1,0 +1,59 @@
+"""`labelspace export`, `evaluate` and `predict`: a run becomes a bundle, is measured, and is asked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--to", "collection", required=True, type=click.Path(path_type=Path), help="Collection to write to.")
+@click.option("--corpus", type=click.Path(path_type=Path), help="Where the run's corpus is now, if it has moved.")
+@click.option("--recall", default=0.99, show_default=True, help="recall@10 that an approximate index has to reach.")
+def export(run: Path, collection: Path, corpus: Path | None, recall: float) -> None:
+    """Write RUN as the next bundle of a collection and make it current."""
+    from training.export import export_run
+
+    bundle = export_run(run, collection, corpus=corpus, recall=recall, report=lambda line: click.echo(line, err=True))
+    click.echo(f"{collection}: bundle {bundle} is current")
+
+
+@click.command()
+@click.argument("collection", type=click.Path(path_type=Path))
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file too.")
+@click.option("--a", "a", default=0.55, show_default=True, help="Propensity constant A.")
+@click.option("--b", "b", default=1.5, show_default=True, help="Propensity constant B.")
+def evaluate(collection: Path, corpus: Path, split: str, json_file: Path | None, a: float, b: float) -> None:
+    """Measure what COLLECTION serves on a split of CORPUS."""
+    from index.collection import Collection
+    from index.files import write_json
+    from training.evaluation import evaluate as judge
+    from training.evaluation import format_evaluation
+
+    with Collection(collection) as opened:
+        evaluation = judge(opened.snapshot, corpus, split=split, a=a, b=b)
+    click.echo(format_evaluation(evaluation))
+    if json_file is not None:
+        write_json(json_file, evaluation.to_json())
+
+
+@click.command()
+@click.argument("collection", type=click.Path(path_type=Path))
+@click.argument("file", default="-")
+@click.option("-k", "top_k", default=10, show_default=True, type=click.IntRange(1, 1000), help="Labels per text.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Leave out labels less probable than this.")
+def predict(collection: Path, file: str, top_k: int, threshold: float | None) -> None:
+    """Predict labels for FILE (- for standard input): plain lines or JSONL in, JSONL out."""
+    from cli.predicting import open_lines, predict_lines
+    from index.collection import Collection
+
+    with open_lines(file) as lines, Collection(collection) as opened:
+        bad = predict_lines(opened.snapshot, lines, sys.stdout, top_k=top_k, threshold=threshold)
+    if bad:
+        first, reason = bad[0]
+        raise click.UsageError(f"{len(bad)} of the lines were not predicted; the first is {file}:{first}: {reason}")

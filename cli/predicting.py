@@ -1,0 +1,118 @@
+"""Lines in, predictions out, as a stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from index.errors import InputError
+from index.snapshot import Snapshot
+
+_BLOCK = 64
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """One input line: its number, the id it gave, its text; or why it cannot be predicted."""
+
+    line: int
+    id: str | None
+    text: str
+    fault: str | None = None
+
+
+@contextmanager
+def open_lines(file: str) -> Iterator[IO[bytes]]:
+    """The file's bytes, or standard input for "-". Raises InputError when it cannot be opened."""
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"{file}: there is no such file")
+    with path.open("rb") as opened:
+        yield opened
+
+
+def predict_lines(
+    snapshot: Snapshot, lines: IO[bytes], out: IO[str], *, top_k: int, threshold: float | None
+) -> list[tuple[int, str]]:
+    """Write one JSON line per input line, in order, as the input comes; returns (line number, fault) of the bad ones.
+
+    A line that begins with { is JSON with "text" and maybe "id"; any other line is the text itself. A bad line is
+    answered by {"line", "error"} and the rest goes on.
+    """
+    bad = []
+    for numbered in _blocks(lines):
+        block = [_read(number, line) for number, line in numbered]
+        good = [query for query in block if query.fault is None]
+        answers = iter(_answer(snapshot, good, top_k, threshold) if good else [])
+        for query in block:
+            if query.fault is None:
+                answer = next(answers)
+            else:
+                bad.append((query.line, query.fault))
+                answer = {"line": query.line, "error": query.fault}
+            out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        out.flush()
+    return bad
+
+
+def _blocks(lines: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
+    """Numbered lines in blocks: what has arrived by now, so that a slow writer gets each answer at once."""
+    number, rest = 0, b""
+    while chunk := lines.read1(_CHUNK):  # type: ignore[attr-defined]  # every binary file object here has it
+        *whole, rest = (rest + chunk).split(b"\n")
+        for start in range(0, len(whole), _BLOCK):
+            block = whole[start : start + _BLOCK]
+            yield list(enumerate(block, start=number + 1))
+            number += len(block)
+    if rest:
+        yield [(number + 1, rest)]
+
+
+def _read(number: int, line: bytes) -> _Query:
+    try:
+        text = line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return _Query(number, None, "", "is not UTF-8")
+    if not text.lstrip().startswith("{"):
+        return _Query(number, None, text, None if text.strip() else "is empty")
+    try:
+        record = json.loads(text)
+        found, name = record["text"], record.get("id")
+    except (ValueError, RecursionError):
+        return _Query(number, None, "", "is not valid JSON")
+    except KeyError:
+        return _Query(number, None, "", 'has no "text"')
+    if not isinstance(found, str) or not found.strip():
+        return _Query(number, None, "", '"text" must be a text that is not empty')
+    if name is not None and not isinstance(name, str):
+        return _Query(number, None, "", '"id" must be a text')
+    return _Query(number, name, found)
+
+
+def _answer(snapshot: Snapshot, queries: list[_Query], top_k: int, threshold: float | None) -> list[dict[str, Any]]:
+    predictions = snapshot.predict([query.text for query in queries], top_k)
+    probabilities = snapshot.probabilities(predictions)
+    answers: list[dict[str, Any]] = []
+    for query, rows, scores, chances in zip(queries, predictions.rows, predictions.scores, probabilities, strict=True):
+        labels = [
+            {
+                "id": label.id,
+                "text": label.text,
+                "score": round(float(score), 6),
+                "probability": round(float(chance), 4),
+            }
+            for row, score, chance in zip(rows, scores, chances, strict=True)
+            if row >= 0 and (threshold is None or chance >= threshold)
+            for label in (snapshot.labels[int(row)],)
+        ]
+        answers.append({**({"id": query.id} if query.id is not None else {}), "labels": labels})
+    return answers
