@@ -20,6 +20,8 @@ _TOKEN = re.compile(r"[^\W\d_]+|\d+|[+#]")
 _SPACE = 32
 # Texts are hashed in blocks so that the working arrays of a whole corpus stay small.
 _BLOCK = 512
+# The most characters that NFKC makes of one (U+FDFA), and at worst a space before each.
+_GROWTH = 18 * 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,9 @@ class Featurizer:
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
+        namespaces = ("word", "pair", *(f"ngram{n}" for n in spec.ngrams))
+        self._salts = {name: _salt(spec.seed, name) for name in namespaces}
+        self._places = _mix(np.arange(spec.characters * _GROWTH + 2, dtype=np.uint64))
 
     def __call__(self, texts: Sequence[str]) -> Bags:
         blocks = [self._block(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK)]
@@ -137,15 +142,15 @@ class Featurizer:
         # A word's hash is the sum of its characters' hashes, each salted with its distance from the space before.
         places = np.arange(len(points))
         place = places - np.maximum.accumulate(np.where(inside, 0, places))
-        letters = _mix(points + _mix(place.astype(np.uint64)))
+        letters = _mix(points + self._places[place])
         letters[~inside] = 0
         words = np.add.reduceat(letters, starts)
         texts = text_of_point[starts]
-        found = [(texts, words ^ self._salt("word"))]
+        found = [(texts, words ^ self._salts["word"])]
         if self.spec.pairs:
             together = texts[1:] == texts[:-1]
             pairs = _mix(words[:-1]) * np.uint64(3) + words[1:]
-            found.append((texts[1:][together], pairs[together] ^ self._salt("pair")))
+            found.append((texts[1:][together], pairs[together] ^ self._salts["pair"]))
         return found
 
     def _ngrams(self, points: NDArray[np.uint32], text_of_point: NDArray[np.int64]) -> list[_Found]:
@@ -157,17 +162,15 @@ class Featurizer:
                 continue
             hashes = np.zeros(count, dtype=np.uint64)
             whole = text_of_point[:count] == text_of_point[n - 1 :]
-            for place in range(n):
-                hashes = _mix(hashes + points[place : place + count])
-                if 0 < place < n - 1:
-                    whole &= ~space[place : place + count]
-            found.append((text_of_point[:count][whole], hashes[whole] ^ self._salt(f"ngram{n}")))
+            # Three code points of 21 bits fill a word: they need mixing only where more follow.
+            for first in range(0, n, 3):
+                hashes = hashes if first == 0 else _mix(hashes)
+                for place in range(first, min(first + 3, n)):
+                    hashes += points[place : place + count].astype(np.uint64) << np.uint64(21 * (place - first))
+            for place in range(1, n - 1):
+                whole &= ~space[place : place + count]
+            found.append((text_of_point[:count][whole], hashes[whole] ^ self._salts[f"ngram{n}"]))
         return found
-
-    def _salt(self, namespace: str) -> np.uint64:
-        # Salted by name, so that adding or reordering namespaces moves no other feature.
-        digest = hashlib.blake2b(f"{self.spec.seed}:{namespace}".encode(), digest_size=8).digest()
-        return np.uint64(int.from_bytes(digest, "little"))
 
 
 _Found = tuple[NDArray[np.int64], NDArray[np.uint64]]
@@ -179,6 +182,12 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
+
+
+def _salt(seed: int, namespace: str) -> np.uint64:
+    """By name, so that adding or reordering namespaces moves no other feature."""
+    digest = hashlib.blake2b(f"{seed}:{namespace}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ class LayeredIndex:
     delta_vectors: NDArray[np.float32]
     # FAISS reads this bitmap in place: it has to live as long as the view.
     _shown_bits: NDArray[np.uint8] | None = field(default=None, repr=False)
+    _hidden_count: int = 0
 
     @classmethod
     def over(cls, base: faiss.Index) -> LayeredIndex:
@@ -46,7 +47,7 @@ class LayeredIndex:
 
     def __len__(self) -> int:
         """How many vectors can be found."""
-        return int(self.base.ntotal - self.hidden.sum() + len(self.delta_rows))
+        return int(self.base.ntotal) - self._hidden_count + len(self.delta_rows)
 
     def hide(self, rows: Iterable[int]) -> LayeredIndex:
         """Without these rows, wherever they are."""
@@ -63,7 +64,7 @@ class LayeredIndex:
         delta_rows, delta_vectors = self.delta_rows, self.delta_vectors
         if not kept.all():
             delta_rows, delta_vectors = delta_rows[kept], delta_vectors[kept]
-        return LayeredIndex(self.base, hidden, delta_rows, delta_vectors, bits)
+        return LayeredIndex(self.base, hidden, delta_rows, delta_vectors, bits, int(hidden.sum()))
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> LayeredIndex:
         """With these vectors (m, dim) under these rows; a row that was there before is replaced."""
@@ -95,7 +96,7 @@ class LayeredIndex:
         if k < 1:
             return np.zeros((len(queries), 0), dtype=np.float32), np.zeros((len(queries), 0), dtype=np.int64)
         shown = None if self._shown_bits is None else faiss.IDSelectorBitmap(self._shown_bits)
-        share = 1.0 - float(self.hidden.mean())
+        share = 1.0 - self._hidden_count / self.base.ntotal
         if hasattr(self.base, "hnsw") and share > _SPARSE:
             # A beam narrower than k cannot return k rows, and hidden rows take up places in it.
             effort = int(max(self.base.hnsw.efSearch, k) / share)

@@ -97,4 +97,5 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _open(path: Path) -> Any:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    # As a plain array over the mapped bytes: the memmap subclass makes every small slice several times slower.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
