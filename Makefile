@@ -35,7 +35,7 @@ format: $(STAMP)
 
 # Rewrites the pinned versions from what is installed now.
 lock: $(STAMP)
-	$(BIN)/pip freeze --exclude-editable | grep -v '^labelspace' > constraints.txt
+	$(BIN)/pip freeze --exclude-editable | sed 's,+cpu,,' > constraints.txt
 
 clean:
 	rm -rf .venv demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -132,7 +132,7 @@ def _show(address: str, folder: Path) -> None:
 
 def _a_test_text(corpus: Path) -> str:
     with gzip.open(corpus / "test.jsonl.gz", "rt", encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line, _ in zip(lines, range(2000), strict=False)]
+        texts: list[str] = [json.loads(line)["text"] for line, _ in zip(lines, range(2000), strict=False)]
     return next((text for text in texts if text.startswith("gimp")), texts[len(texts) // 2])
 
 

@@ -18,7 +18,7 @@ COMMAND = Path(sys.executable).with_name("labelspace")
 
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEMO_EXIT": "1"}
-    call = [COMMAND, "demo", "--folder", folder, "--port", "0"]
+    call: list[str | Path] = [COMMAND, "demo", "--folder", folder, "--port", "0"]
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
