@@ -33,7 +33,7 @@ class FeatureSpec:
     """
 
     rows: int = 1 << 18
-    ngrams: tuple[int, ...] = (4,)
+    ngrams: tuple[int, ...] = (3,)
     pairs: bool = True
     characters: int = 4000
     seed: int = 0

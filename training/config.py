@@ -20,7 +20,7 @@ class TowerConfig:
 
     dim: int = 256
     hidden: int = 512
-    dropout: float = 0.1
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class TrainingConfig:
     free vector. dev_share: held out of train, by group, when the corpus has no dev split. threads: of torch.
     """
 
-    epochs: int = 8
-    batch: int = 512
+    epochs: int = 4
+    batch: int = 256
     sampled_labels: int = 4096
     unseen_share: float = 0.2
     temperature: float = 0.05
@@ -45,7 +45,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     warmup_steps: int = 50
     feature_dropout: float = 0.1
-    free_dropout: float = 0.3
+    free_dropout: float = 0.5
     dev_share: float = 0.05
     seed: int = 0
     threads: int = 2
