@@ -37,11 +37,11 @@ def start(collection: Path) -> tuple[subprocess.Popen[str], int]:
     return process, int(line.strip().rstrip("/").rsplit(":", 1)[1].split("/")[0].split()[0])
 
 
-def load(port: int, connections: int, requests: int, bodies: list[bytes]) -> dict[str, object]:
+def load(port: int, connections: int, requests: int, bodies: list[bytes], rate: int = 0) -> dict[str, object]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(b"\n".join(bodies))
         file.flush()
-        command = [sys.executable, str(LOAD), str(port), str(connections), str(requests), file.name]
+        command = [sys.executable, str(LOAD), str(port), str(connections), str(requests), str(rate), file.name]
         measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {
         "connections": connections,
@@ -89,8 +89,10 @@ def main() -> None:
             "machine": describe(),
             "characters_per_text": round(float(np.mean([len(text) for text in texts])), 1),
             "one connection": load(port, 1, arguments.requests // 8, bodies),
-            "full texts": load(port, arguments.connections, arguments.requests, bodies),
-            "first 60 characters": load(port, arguments.connections, arguments.requests, short),
+            "closed loop": load(port, arguments.connections, arguments.requests, bodies),
+            "closed loop, first 60 characters": load(port, arguments.connections, arguments.requests, short),
+            "200 requests a second": load(port, arguments.connections, arguments.requests // 4, bodies, 200),
+            "400 requests a second": load(port, arguments.connections, arguments.requests // 4, bodies, 400),
             "label added, wait=true": add_labels(port, arguments.additions),
         }
     finally:

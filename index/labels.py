@@ -14,6 +14,7 @@ from index.errors import InputError
 from index.packed import PackedStrings
 
 MAX_ID_BYTES = 512
+_RECENT = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class LabelTable:
     ids: PackedStrings
     texts: PackedStrings
     order: NDArray[np.int64]
+    # Few labels are most of what is predicted: unpacking them again and again costs as much as ranking.
+    _recent: dict[int, Label] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def pack(cls, ids: list[str], texts: list[str]) -> LabelTable:
@@ -64,6 +67,14 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __getitem__(self, row: int) -> Label:
+        label = self._recent.get(row)
+        if label is None:
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            label = self._recent[row] = Label(self.ids[row], self.texts[row])
+        return label
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ class LiveLabels:
 
     def __getitem__(self, row: int) -> Label:
         base = len(self.table)
-        label = Label(self.table.ids[row], self.table.texts[row]) if row < base else self.added[row - base]
+        label = self.table[row] if row < base else self.added[row - base]
         text = self.edited.get(row)
         return label if text is None else Label(label.id, text)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.layered import Neighbours
 from index.packed import Lists, spans
 
-NEIGHBOURS = 64
+NEIGHBOURS = 32
 TEMPERATURE = 0.05
 
 
