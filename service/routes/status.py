@@ -1,0 +1,70 @@
+"""`/v1/info`, `/livez` and `/readyz`: what is served, within which limits, and whether it can be."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from index.build import IndexReport
+from index.labels import MAX_ID_BYTES
+from service.live import LiveCollection, live
+from service.openapi import problems
+from service.schemas import MAX_PAGE, MAX_TOP_K, Health, IndexInfo, Info, Limits
+
+router = APIRouter(tags=["status"])
+_NAMED = ("labelspace", "faiss-cpu", "onnxruntime", "numpy", "fastapi", "uvicorn")
+
+
+@router.get("/v1/info", summary="What is served", responses=problems())
+async def info(request: Request) -> Info:
+    """Bundle, model, counts, the newest change, every limit in force, and the versions of what runs."""
+    served = live(request)
+    snapshot = served.collection.snapshot
+    manifest = snapshot.bundle.manifest
+    return Info(
+        bundle=manifest.bundle,
+        model=manifest.model,
+        created=manifest.created,
+        change=snapshot.change,
+        labels=len(snapshot.labels),
+        examples=0 if snapshot.memory is None else len(snapshot.memory),
+        dim=manifest.dim,
+        index=_built(manifest.index),
+        memory=None if manifest.memory is None else _built(manifest.memory),
+        limits=_limits(served),
+        versions={**{name: version(name) for name in _NAMED}, "python": platform.python_version()},
+    )
+
+
+@router.get("/livez", summary="Does it live?", responses=problems())
+async def livez() -> Health:
+    """200 as long as the process answers at all."""
+    return Health("alive")
+
+
+@router.get("/readyz", summary="Can it predict?", responses=problems())
+async def readyz(request: Request) -> Health:
+    """200 once the collection is open, 503 before and after."""
+    _ = live(request).collection
+    return Health("ready")
+
+
+def _built(report: IndexReport) -> IndexInfo:
+    return IndexInfo(report.factory, report.recall, report.vectors)
+
+
+def _limits(served: LiveCollection) -> Limits:
+    settings = served.settings
+    return Limits(
+        body_bytes=settings.max_body_bytes,
+        inputs=settings.max_inputs,
+        text_characters=settings.max_text_characters,
+        text_characters_read=served.collection.snapshot.bundle.manifest.features.characters,
+        top_k=MAX_TOP_K,
+        examples=settings.max_examples,
+        label_id_bytes=MAX_ID_BYTES,
+        page=MAX_PAGE,
+    )

@@ -1,0 +1,177 @@
+"""What comes in and what goes out: request bodies are checked models, answers are plain dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_TOP_K = 1000
+MAX_PAGE = 1000
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("unicode", "must be valid Unicode, without lone surrogates") from error
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+Unicode = Annotated[str, AfterValidator(_unicode)]
+Text = Annotated[Unicode, AfterValidator(_not_blank)]
+
+
+class _Body(BaseModel):
+    """Strict; unknown keys are refused, as one fault however many there are."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_every_key(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not cls.model_fields.keys() >= values.keys():
+            unknown = next(key for key in values if key not in cls.model_fields)
+            raise PydanticCustomError("unknown_key", "does not have the key {key}", {"key": repr(unknown[:100])})
+        return values
+
+
+class PredictInput(_Body):
+    """A text, and an id of the caller's own that comes back with its labels."""
+
+    id: Unicode | None = None
+    text: Text
+
+
+class PredictRequest(_Body):
+    """Texts to predict labels for; `threshold` leaves out labels less probable than it."""
+
+    inputs: Annotated[list[PredictInput], Field(fail_fast=True)] = Field(min_length=1)
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
+    threshold: FiniteFloat | None = Field(None, ge=0, le=1)
+
+
+class LabelBody(_Body):
+    """A label as it shall be; at least one of text, examples and vector has to say something."""
+
+    text: Unicode | None = None
+    examples: Annotated[list[Text], Field(fail_fast=True)] | None = None
+    vector: Annotated[list[FiniteFloat], Field(fail_fast=True)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedLabel:
+    """One predicted label; `probability` is the score calibrated on held-out rows."""
+
+    id: str
+    text: str
+    score: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The labels of one input, best first; `id` is there when the input had one."""
+
+    id: str | None
+    labels: list[RankedLabel]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictAnswer:
+    """One prediction per input, in order, and the state that they were made from."""
+
+    predictions: list[Prediction]
+    bundle: str
+    model: str
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAnswer:
+    """A label as it is."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPage:
+    """Labels in row order; `next_cursor` is null at the end. A search may give short pages before the end."""
+
+    labels: list[LabelAnswer]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStored:
+    """A label that is on disk and searchable, with the number of its change."""
+
+    id: str
+    text: str
+    examples: tuple[str, ...]
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRemoved:
+    """A label that is predicted no more, with the number of its change."""
+
+    id: str
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """How an index was built, and the share of the exact top 10 that it finds."""
+
+    factory: str
+    recall: float
+    vectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every limit in force."""
+
+    body_bytes: int
+    inputs: int
+    text_characters: int
+    text_characters_read: int
+    top_k: int
+    examples: int
+    label_id_bytes: int
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is served: `examples` counts the texts remembered beside the labels, `versions` names what runs it."""
+
+    bundle: str
+    model: str
+    created: str
+    change: int
+    labels: int
+    examples: int
+    dim: int
+    index: IndexInfo
+    memory: IndexInfo | None
+    limits: Limits
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """That it lives, or is ready."""
+
+    status: str
