@@ -144,9 +144,10 @@ class LiveLabels:
         """Live labels with their rows, in row order, from behind the label `label` on (None: from the start)."""
         start = 0
         if label is not None:
-            row = self.places.get(label)
+            # The table's row first: a label that was removed and put again since must not skip all those between.
+            row = self.table.ids.find(label, self.table.order)
             if row is None:
-                row = self.table.ids.find(label, self.table.order)
+                row = self.places.get(label)
             if row is None:
                 raise InputError(f"cursor {label!r}: names no label; begin again without a cursor")
             start = row + 1

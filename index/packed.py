@@ -52,7 +52,8 @@ class PackedStrings:
 
     def find(self, text: str, order: NDArray[np.int64]) -> int | None:
         """The row of an equal string, by bisection over `order`; None when there is none."""
-        wanted = text.encode("utf-8")
+        # What is no valid Unicode (a command-line argument may be) equals nothing that was packed.
+        wanted = text.encode("utf-8", "surrogatepass")
         place = bisect_left(range(len(order)), wanted, key=lambda i: self.raw(int(order[i])))
         if place == len(order):
             return None

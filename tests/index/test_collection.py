@@ -92,6 +92,20 @@ def test_the_vector_of_a_new_label_is_the_formula(collection: Path) -> None:
         assert np.abs(found[41] - given).max() < 1e-6
 
 
+def test_a_walk_goes_on_behind_a_label_that_was_removed_and_put_again(collection: Path) -> None:
+    with Collection(collection) as opened:
+        opened.write([RemoveLabel("s5"), PutLabel("s5", "zebra")])
+        rest = [label.id for _, label in opened.snapshot.labels.after("s5")]
+        assert rest == [*(f"s{number}" for number in range(6, 40)), "s5"]
+        with pytest.raises(InputError, match="names no label"):
+            opened.snapshot.labels.after("nobody")
+
+
+def test_an_id_that_is_no_unicode_is_simply_not_there(collection: Path) -> None:
+    with Collection(collection) as opened:
+        assert opened.snapshot.labels.find("\udcff") is None
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
