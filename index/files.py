@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 from index.errors import LabelspaceError
 
 _CHUNK = 1 << 20
+_ABANDONED_SECONDS = 3600.0
 
 
 def sha256_of(path: Path) -> str:
@@ -59,6 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise _failed(path, error) from error
@@ -86,6 +90,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise LabelspaceError(f"{path}: is there already; choose another place or remove it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_leftovers(path)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
         raise _failed(path, error) from error
@@ -102,6 +107,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise _failed(path, error) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a process that was killed has left of `path`; younger ones may belong to one that still writes."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _failed(path: Path, error: OSError) -> LabelspaceError:
