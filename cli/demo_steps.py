@@ -91,7 +91,7 @@ def _follow(arguments: tuple[str, ...], log: IO[str]) -> int:
 
 def serve_and_show(folder: Path, port: int, *, stay: bool) -> None:
     """Start the service, predict, add a label, predict it, remove it; then stay with the service or stop it."""
-    port = port or _free_port()
+    port = _free_port(port)
     command = [sys.executable, "-m", "cli", "serve", str(folder / "collection"), "--port", str(port)]
     click.echo(f"== serve: labelspace serve {folder / 'collection'} --port {port}")
     address = f"http://127.0.0.1:{port}"
@@ -170,7 +170,10 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path)
     raise LabelspaceError(f"the service was not ready after {_START_SECONDS} s; its output is in {log}")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_port(wanted: int) -> int:
+    """The wanted port, or another where that one is taken (0: any)."""
+    try:
+        with socket.create_server(("127.0.0.1", wanted)) as probe:
+            return int(probe.getsockname()[1])
+    except OSError:
+        return _free_port(0)

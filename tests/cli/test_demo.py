@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from index.errors import InputError
 COMMAND = Path(sys.executable).with_name("labelspace")
 
 
-def demo(folder: Path) -> subprocess.CompletedProcess[str]:
+def demo(folder: Path, port: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEMO_EXIT": "1"}
-    call: list[str | Path] = [COMMAND, "demo", "--folder", folder, "--port", "0"]
+    call: list[str | Path] = [COMMAND, "demo", "--folder", folder, "--port", str(port)]
     return subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -37,7 +38,8 @@ def test_goes_the_whole_way_and_reuses_what_is_finished(tiny_corpus: Path, tmp_p
     assert {"corpus", "run", "collection", "metrics.json", "train.log"} <= {
         path.name for path in (tmp_path / "demo").iterdir()
     }
-    again = demo(tmp_path / "demo")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        again = demo(tmp_path / "demo", taken.getsockname()[1])
     assert again.returncode == 0, again.stdout + again.stderr
     for step in ("corpus", "train", "export", "evaluate"):
         assert f"{step}: done before" in again.stdout
