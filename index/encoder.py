@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from index.errors import BundleError, first_line
 from index.features import Bags, Featurizer
+
+# ONNX Runtime reports its use to its maker unless it is told not to before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 # Padded cells (texts x longest bag) of one run: bounds memory at cells x dim floats.
 _CELLS = 1 << 15

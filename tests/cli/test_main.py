@@ -50,6 +50,15 @@ def test_importing_what_serves_imports_no_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_predicting_leaves_nothing_in_the_home_folder(tiny_collection: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    call: list[str | Path] = [COMMAND, "predict", tiny_collection]
+    done = subprocess.run(call, input=b"apple pie\n", capture_output=True, env=environment, check=True)
+    assert b"telemetry" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_packages_are_those_of_this_checkout() -> None:
     code = "import cli, index, service, training; print(*(m.__file__ for m in (cli, index, service, training)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
