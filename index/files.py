@@ -68,9 +68,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise _failed(path, error) from error
     os.close(handle)
     beside = Path(name)
-    beside.chmod(0o644)
     try:
         yield beside
+        # mkstemp, and some who write to it, make it private to this user.
+        beside.chmod(0o644)
         sync_file(beside)
         beside.replace(path)
         sync_folder(path.parent)

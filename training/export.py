@@ -68,7 +68,9 @@ def export_run(run: Path, collection: Path, *, corpus: Path | None = None, recal
     dataset = load_dataset(corpus or corpus_of(run), config)
     check_corpus_unchanged(run, dataset)
     model = DualEncoder(config, dataset.counts)
-    tensors, _ = load_checkpoint(run)
+    tensors, position = load_checkpoint(run)
+    if position.epoch < config.training.epochs:
+        report(f"{run}: stands at epoch {position.epoch + 1} of {config.training.epochs}; exported as it is")
     load_model(model, tensors)
     create_collection(collection)
     digest = hashlib.sha256(json.dumps(config.features.to_json()).encode())

@@ -90,7 +90,7 @@ class Trainer:
             loss = self.step(batch)
             if not math.isfinite(loss):
                 raise LabelspaceError(
-                    f"loss is {loss} at epoch {batch.epoch}, step {batch.step}; {run / CHECKPOINT} is from before it; "
+                    f"loss is {loss} at epoch {batch.epoch + 1}, step {batch.step + 1}; {run / CHECKPOINT} is from before it; "
                     "try lower training.table_rate and training.dense_rate"
                 )
             self.position = dataclasses.replace(
@@ -103,7 +103,7 @@ class Trainer:
             if stop.asked:
                 self._save(run)
                 raise InterruptedRunError(
-                    f"stopped after epoch {batch.epoch}, step {batch.step}; go on with the same command and --resume"
+                    f"stopped after step {batch.step + 1} of epoch {batch.epoch + 1}; go on with the same command and --resume"
                 )
         epoch, seconds = self.position.epoch, time.monotonic() - began
         dev = self.dev_figures()

@@ -21,6 +21,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_json(path, {"a": [1, "ü"]})
     assert path.read_text(encoding="utf-8") == '{\n "a": [\n  1,\n  "ü"\n ]\n}\n'
     assert [item.name for item in path.parent.iterdir()] == ["note.txt"]
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("oops")])

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -18,7 +19,7 @@ from index.errors import InputError, LabelspaceError
 from index.features import Featurizer
 from index.label_vector import FREE_PRIOR
 from tests_support import TINY, write_corpus
-from training.checkpoint import load_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import load_config
 from training.dataset import load_dataset
 from training.dual_encoder import DualEncoder
@@ -131,6 +132,14 @@ def test_a_really_full_disk_leaves_nothing_behind(tiny_run: Path, tmp_path: Path
         assert not list((disk / "collection" / "bundles").iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_unfinished_run_is_exported_with_a_word_about_it(tiny_run: Path, tmp_path: Path) -> None:
+    run, said = Path(shutil.copytree(tiny_run, tmp_path / "run")), list[str]()
+    tensors, position = load_checkpoint(run)
+    save_checkpoint(run, tensors, replace(position, epoch=4))
+    export_run(run, tmp_path / "collection", report=said.append)
+    assert said[0].endswith("stands at epoch 5 of 12; exported as it is")
 
 
 def test_a_run_of_another_corpus_is_refused(tiny_run: Path, tmp_path: Path) -> None:
