@@ -22,7 +22,6 @@ from index.features import stack_bags
 from index.files import write_json
 from training.batches import Batch, Batches
 from training.checkpoint import (
-    CHECKPOINT,
     Point,
     Position,
     adamw_tensors,
@@ -90,8 +89,8 @@ class Trainer:
             loss = self.step(batch)
             if not math.isfinite(loss):
                 raise LabelspaceError(
-                    f"loss is {loss} at epoch {batch.epoch + 1}, step {batch.step + 1}; {run / CHECKPOINT} is from before it; "
-                    "try lower training.table_rate and training.dense_rate"
+                    f"loss is {loss} at epoch {batch.epoch + 1}, step {batch.step + 1}; the checkpoint in {run} "
+                    "is from before that; try lower training.table_rate and training.dense_rate"
                 )
             self.position = dataclasses.replace(
                 self.position,
@@ -103,7 +102,8 @@ class Trainer:
             if stop.asked:
                 self._save(run)
                 raise InterruptedRunError(
-                    f"stopped after step {batch.step + 1} of epoch {batch.epoch + 1}; go on with the same command and --resume"
+                    f"stopped after step {batch.step + 1} of epoch {batch.epoch + 1}; "
+                    "go on with the same command and --resume"
                 )
         epoch, seconds = self.position.epoch, time.monotonic() - began
         dev = self.dev_figures()
