@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
@@ -32,9 +30,6 @@ class IndexReport:
     queries: int
     vectors: int
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def build_index(
     vectors: NDArray[np.float32],
@@ -42,7 +37,6 @@ def build_index(
     *,
     target: float = 0.99,
     exact_below: int = EXACT_BELOW,
-    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[faiss.Index, IndexReport]:
     """An inner-product index over unit `vectors` (n, dim), exact when n < exact_below, else HNSW.
 
@@ -62,7 +56,6 @@ def build_index(
         index.train(vectors)
         index.add(vectors)
         effort, recall = _tune(index, queries, truth, target)
-        report(f"{factory}, efSearch {effort}: recall@{_RECALL_AT} {recall:.4f}")
         if recall >= target:
             break
     return index, IndexReport(factory, effort, recall, len(queries), count)

@@ -20,7 +20,7 @@ from index.errors import BundleError, first_line
 from index.features import FeatureSpec, Featurizer
 from index.files import sha256_of, write_json, write_text
 from index.labels import LabelTable
-from index.packed import Lists
+from index.packed import Lists, open_array
 from index.ranking import Ranking
 
 BUNDLE_FORMAT = 1
@@ -58,7 +58,7 @@ class Manifest:
             **{
                 **rest,
                 "features": FeatureSpec.from_json(rest["features"]),
-                "ranking": Ranking.from_json(rest["ranking"]),
+                "ranking": Ranking(**rest["ranking"]),
                 "index": IndexReport(**rest["index"]),
                 "memory": None if memory is None else IndexReport(**memory),
                 "files": {name: FileSeal(**seal) for name, seal in rest["files"].items()},
@@ -140,11 +140,10 @@ class Bundle:
     calibration: Calibration
 
     @classmethod
-    def open(cls, folder: Path, *, verify: bool = True) -> Bundle:
+    def open(cls, folder: Path) -> Bundle:
         """Open the bundle in `folder`, every byte checked. Raises BundleError naming the file that is wrong."""
         manifest = read_manifest(folder)
-        if verify:
-            verify_files(folder, manifest)
+        verify_files(folder, manifest)
         featurizer = Featurizer(manifest.features)
         try:
             return cls(
@@ -153,7 +152,7 @@ class Bundle:
                 Encoder(folder / "query.onnx", featurizer),
                 Encoder(folder / "label.onnx", featurizer),
                 LabelTable.open(folder),
-                np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False),
+                open_array(folder / "vectors.npy"),
                 faiss.read_index(str(folder / "index.faiss")),
                 None if manifest.memory is None else faiss.read_index(str(folder / "memory.faiss")),
                 Lists.open(folder, "memory.labels"),

@@ -28,6 +28,9 @@ class Calibration:
         return cls(tuple(values["scores"]), tuple(values["probabilities"]))
 
 
+IDENTITY = Calibration((0.0, 1.0), (0.0, 1.0))
+
+
 def fit_calibration(scores: NDArray[np.float32], hits: NDArray[np.bool_], *, bins: int = 200) -> Calibration:
     """Isotonic regression by pool-adjacent-violators (Ayer et al. 1955) over at most `bins` equal-count bins.
 
@@ -35,7 +38,7 @@ def fit_calibration(scores: NDArray[np.float32], hits: NDArray[np.bool_], *, bin
     is the identity on [0, 1].
     """
     if not len(scores):
-        return Calibration((0.0, 1.0), (0.0, 1.0))
+        return IDENTITY
     order = np.argsort(scores, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     blocks: list[tuple[float, float, float]] = []  # (sum of scores, hits, rows): a block's means are its knot

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.changes import LabelChange, RemoveLabel
 from index.errors import InputError
-from index.packed import PackedStrings
+from index.packed import PackedStrings, open_array
 
 MAX_ID_BYTES = 512
 _RECENT = 1 << 16
@@ -57,7 +57,7 @@ class LabelTable:
 
     @classmethod
     def open(cls, folder: Path) -> LabelTable:
-        order = np.load(folder / "labels.order.npy", mmap_mode="r", allow_pickle=False)
+        order = open_array(folder / "labels.order.npy")
         return cls(PackedStrings.open(folder, "labels.ids"), PackedStrings.open(folder, "labels.texts"), order)
 
     def save(self, folder: Path) -> None:

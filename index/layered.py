@@ -54,17 +54,17 @@ class LayeredIndex:
         gone = np.fromiter(rows, dtype=np.int64)
         if not len(gone):
             return self
-        hidden, bits = self.hidden, self._shown_bits
+        hidden, bits, count = self.hidden, self._shown_bits, self._hidden_count
         inside = gone[gone < self.base.ntotal]
         if len(inside):
             hidden = hidden.copy()
             hidden[inside] = True
-            bits = np.packbits(~hidden, bitorder="little")
+            bits, count = np.packbits(~hidden, bitorder="little"), int(hidden.sum())
         kept = ~np.isin(self.delta_rows, gone)
         delta_rows, delta_vectors = self.delta_rows, self.delta_vectors
         if not kept.all():
             delta_rows, delta_vectors = delta_rows[kept], delta_vectors[kept]
-        return LayeredIndex(self.base, hidden, delta_rows, delta_vectors, bits, int(hidden.sum()))
+        return LayeredIndex(self.base, hidden, delta_rows, delta_vectors, bits, count)
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> LayeredIndex:
         """With these vectors (m, dim) under these rows; a row that was there before is replaced."""

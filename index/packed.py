@@ -28,7 +28,7 @@ class PackedStrings:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> PackedStrings:
-        return cls(_open(folder / f"{name}.utf8.npy"), _open(folder / f"{name}.offsets.npy"))
+        return cls(open_array(folder / f"{name}.utf8.npy"), open_array(folder / f"{name}.offsets.npy"))
 
     def save(self, folder: Path, name: str) -> None:
         np.save(folder / f"{name}.utf8.npy", self.data)
@@ -76,7 +76,7 @@ class Lists:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> Lists:
-        return cls(_open(folder / f"{name}.offsets.npy"), _open(folder / f"{name}.values.npy"))
+        return cls(open_array(folder / f"{name}.offsets.npy"), open_array(folder / f"{name}.values.npy"))
 
     def save(self, folder: Path, name: str) -> None:
         np.save(folder / f"{name}.offsets.npy", self.offsets)
@@ -97,6 +97,7 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
     return np.arange(int(lengths.sum()), dtype=np.int64) + shift
 
 
-def _open(path: Path) -> Any:
+def open_array(path: Path) -> Any:
+    """The array in a .npy file, by memory map; never unpickles."""
     # As a plain array over the mapped bytes: the memmap subclass makes every small slice several times slower.
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -53,8 +53,7 @@ class Snapshot:
     def rank(self, queries: NDArray[np.float32], k: int) -> Predictions:
         """The k best labels of each unit query vector (n, dim)."""
         found = self.index.search(queries, max(k, CANDIDATES))
-        ranking = self.bundle.manifest.ranking
-        return rank(found, self.votes(queries) if ranking.memory_weight else None, ranking, k)
+        return rank(found, self.votes(queries), self.bundle.manifest.ranking, k)
 
     def votes(self, queries: NDArray[np.float32]) -> Votes | None:
         """The memory's votes for live labels; None without a memory."""

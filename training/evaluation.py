@@ -73,14 +73,19 @@ def evaluate(
     rows = np.flatnonzero(np.diff(wanted.relevance.indptr))
     if not len(rows):
         raise InputError(f"{folder}: no row of {split} has a label; there is nothing to judge")
-    truth = _in_rows_of(snapshot, wanted.relevance[rows], corpus.label_ids, folder)
+    places = _rows_of(snapshot, corpus.label_ids)
+    missing = wanted.relevance.indices[places[wanted.relevance.indices] < 0]
+    if len(missing):
+        label = corpus.label_ids[missing.min()]
+        raise InputError(f"{folder}: label {label!r} is not in the collection; was it exported from this corpus?")
     ranked = []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         ranked.append(snapshot.predict([wanted.texts[row] for row in block], DEPTH).rows)
         advance(len(block))
-    judged = Judged.of(np.concatenate(ranked), truth)
-    counts = _counts(snapshot, train.relevance, corpus.label_ids)
+    judged = Judged.of(np.concatenate(ranked), _in_rows(wanted.relevance[rows], places, snapshot.labels.rows))
+    counts = np.zeros(snapshot.labels.rows, dtype=np.int64)
+    counts[places[places >= 0]] = np.bincount(train.relevance.indices, minlength=len(places))[places >= 0]
     unseen, unseen_rows = judged.restricted_recall(10, counts == 0)
     return Evaluation(
         split=split,
@@ -133,26 +138,13 @@ def _bucket(judged: Judged, counts: NDArray[np.int64], least: int, most: int | N
     return Bucket(least, most, int(wanted.sum()), rows, {"R@10": 100 * recall, "R@100": 100 * deep})
 
 
-def _in_rows_of(snapshot: Snapshot, relevance: csr_matrix, ids: list[str], folder: Path) -> csr_matrix:
-    """The same relevance with the snapshot's label rows as columns."""
-    used = np.unique(relevance.indices)
-    place = np.full(len(ids), -1, dtype=np.int64)
-    for column in used:
-        row = snapshot.labels.find(ids[column])
-        if row is None:
-            raise InputError(
-                f"{folder}: label {ids[column]!r} is not in the collection; was it exported from this corpus?"
-            )
-        place[column] = row
-    shape = (relevance.shape[0], snapshot.labels.rows)
-    return csr_matrix((relevance.data, place[relevance.indices], relevance.indptr), shape=shape)
+def _rows_of(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
+    """The snapshot's row of each id, -1 where it has none."""
+    found = (snapshot.labels.find(label) for label in ids)
+    return np.fromiter((-1 if row is None else row for row in found), dtype=np.int64, count=len(ids))
 
 
-def _counts(snapshot: Snapshot, relevance: csr_matrix, ids: list[str]) -> NDArray[np.int64]:
-    """Training rows of each of the snapshot's label rows."""
-    counts = np.zeros(snapshot.labels.rows, dtype=np.int64)
-    for column, count in enumerate(np.bincount(relevance.indices, minlength=len(ids))):
-        row = snapshot.labels.find(ids[column]) if count else None
-        if row is not None:
-            counts[row] = count
-    return counts
+def _in_rows(relevance: csr_matrix, places: NDArray[np.int64], labels: int) -> csr_matrix:
+    """The same relevance with the snapshot's `labels` label rows as columns."""
+    shape = (relevance.shape[0], labels)
+    return csr_matrix((relevance.data, places[relevance.indices], relevance.indptr), shape=shape)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from index.build import IndexReport, build_index
 from index.bundle import Manifest, seal_files, write_manifest
-from index.calibration import Calibration, fit_calibration
+from index.calibration import IDENTITY, Calibration, fit_calibration
 from index.collection import add_bundle, create_collection
 from index.encoder import Encoder
 from index.errors import LabelspaceError
@@ -41,7 +41,6 @@ from training.trainer import CONFIG, check_corpus_unchanged, corpus_of, load_mod
 Report = Callable[[str], None]
 AGREEMENT = 1e-5
 _CHECKED_TEXTS = 256
-_DEV_ROWS = 3000
 _MEMORY_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 _CALIBRATION_DEPTH = 20
 # Votes are sums over many neighbours: one missed among the last changes little, and finding it costs as much again.
@@ -174,7 +173,7 @@ class _Exporter:
         judged_rows = np.flatnonzero(np.diff(truth.indptr))
         if not len(judged_rows):
             self.report("no dev rows with labels: the memory is off, and probabilities are plain scores")
-            return draft, Calibration((0.0, 1.0), (0.0, 1.0))
+            return draft, IDENTITY
         weights = inverse_propensity(self.dataset.counts, len(self.dataset.queries))
         best: tuple[float, Ranking, Predictions, Judged] | None = None
         for memory_weight in _MEMORY_WEIGHTS:

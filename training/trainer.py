@@ -60,10 +60,14 @@ class Trainer:
         self.batches = Batches(
             dataset.relevance, training.batch, training.sampled_labels, training.unseen_share, training.seed
         )
+        self.per_epoch = self.batches.per_epoch
+        self.steps = training.epochs * self.per_epoch
         embedding = self.model.embedding
-        self.table = RowAdagrad(embedding.table, training.table_rate)
-        self.gates = RowAdagrad(embedding.gates, training.gate_rate)
-        self.free = RowAdagrad(self.model.free, training.free_rate)
+        self.sparse = {
+            "table": RowAdagrad(embedding.table, training.table_rate),
+            "gates": RowAdagrad(embedding.gates, training.gate_rate),
+            "free": RowAdagrad(self.model.free, training.free_rate),
+        }
         self.names = [name for name, _ in self.model.head.named_parameters()]
         self.dense = torch.optim.AdamW(
             self.model.head.parameters(), lr=training.dense_rate, weight_decay=training.weight_decay
@@ -76,9 +80,8 @@ class Trainer:
         Raises InterruptedRunError after SIGINT or SIGTERM, once the checkpoint is written, and LabelspaceError when
         the loss is no number any more; the last good checkpoint then stays.
         """
-        total = self.config.training.epochs * self.batches.per_epoch
-        done = self.position.epoch * self.batches.per_epoch + self.position.step
-        with _stop_signals() as stop, Progress("training", total, "steps", done=done) as progress:
+        done = self.position.epoch * self.per_epoch + self.position.step
+        with _stop_signals() as stop, Progress("training", self.steps, "steps", done=done) as progress:
             while self.position.epoch < self.config.training.epochs:
                 self._epoch(run, progress, stop)
                 self._save(run)
@@ -107,8 +110,7 @@ class Trainer:
                 )
         epoch, seconds = self.position.epoch, time.monotonic() - began
         dev = self.dev_figures()
-        mean = self.position.loss_sum / self.batches.per_epoch
-        point = Point(epoch, self.batches.per_epoch, seconds, mean, dev)
+        point = Point(epoch, self.per_epoch, seconds, self.position.loss_sum / self.per_epoch, dev)
         figures = ", ".join(f"{name} {value:.1f}" for name, value in dev.items())
         progress.say(
             f"epoch {epoch + 1}: loss {point.loss:.4f}, {seconds:.0f} s, dev (tower alone): {figures or 'none'}"
@@ -140,13 +142,9 @@ class Trainer:
         for group in self.dense.param_groups:
             group["lr"] = training.dense_rate * scale
         self.dense.step()
-        for optimiser, where, leaf in (
-            (self.table, lookup.rows, rows),
-            (self.gates, lookup.rows, gates),
-            (self.free, pool, free),
-        ):
+        for name, where, leaf in (("table", lookup.rows, rows), ("gates", lookup.rows, gates), ("free", pool, free)):
             assert leaf.grad is not None  # noqa: S101 - every leaf takes part in the loss
-            optimiser.step(where, leaf.grad, scale)
+            self.sparse[name].step(where, leaf.grad, scale)
         return float(loss.detach())
 
     def dev_figures(self) -> dict[str, float]:
@@ -178,21 +176,21 @@ class Trainer:
             )
         tensors, self.position = load_checkpoint(run)
         load_model(self.model, tensors)
-        for name, optimiser in (("table", self.table), ("gates", self.gates), ("free", self.free)):
+        for name, optimiser in self.sparse.items():
             optimiser.accumulator.copy_(tensors[f"adagrad.{name}"])
         restore_adamw(self.dense, self.names, tensors)
 
     def _save(self, run: Path) -> None:
         state = model_tensors(self.model)
-        for name, optimiser in (("table", self.table), ("gates", self.gates), ("free", self.free)):
+        for name, optimiser in self.sparse.items():
             state[f"adagrad.{name}"] = optimiser.accumulator
         save_checkpoint(run, state | adamw_tensors(self.dense, self.names), self.position)
 
     def _rate_scale(self, batch: Batch) -> float:
         """Linear warm-up, then linear decay to a twentieth."""
-        step = batch.epoch * self.batches.per_epoch + batch.step
-        total = self.config.training.epochs * self.batches.per_epoch
-        return min(1.0, (step + 1) / (self.config.training.warmup_steps + 1)) * max(_FINAL_RATE, 1 - step / total)
+        step = batch.epoch * self.per_epoch + batch.step
+        warm_up = min(1.0, (step + 1) / (self.config.training.warmup_steps + 1))
+        return warm_up * max(_FINAL_RATE, 1 - step / self.steps)
 
 
 def model_tensors(model: DualEncoder) -> dict[str, Tensor]:
