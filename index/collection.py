@@ -12,7 +12,7 @@ from index.bundle import Bundle, read_manifest
 from index.changes import ChangeLog, LabelChange, PutLabel, RemoveLabel
 from index.errors import BundleError, InputError, LabelspaceError, UnknownLabelError, first_line
 from index.files import new_folder, write_json, write_text
-from index.labels import check_label_id
+from index.labels import check_id
 from index.snapshot import Snapshot
 
 COLLECTION_FORMAT = 1
@@ -80,7 +80,7 @@ class Collection:
         dim = self.snapshot.bundle.manifest.dim
         gone: dict[str, bool] = {}
         for change in changes:
-            check_label_id(change.id)
+            check_id(change.id, "label id")
             if isinstance(change, PutLabel):
                 check_put(change, dim)
             elif gone.get(change.id, self.snapshot.labels.find(change.id) is None):

@@ -25,19 +25,22 @@ class Label:
     text: str
 
 
-def check_label_id(label: str) -> str:
-    """The id itself. Raises InputError when it is blank, longer than 512 bytes of UTF-8, or has control characters."""
-    if not label.strip():
-        raise InputError("label id: is blank; give every label an id")
-    if any(ord(char) < 32 or ord(char) == 127 for char in label):
-        raise InputError(f"label id {label!r}: has control characters; use printable ones")
+def check_id(value: str, name: str) -> str:
+    """The id itself; `name` says whose it is.
+
+    Raises InputError when it is blank, no valid Unicode, longer than 512 bytes of UTF-8, or has control characters.
+    """
+    if not value.strip():
+        raise InputError(f"{name} is blank; give it one")
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise InputError(f"{name} {value[:40]!r} has control characters; use printable ones")
     try:
-        size = len(label.encode("utf-8"))
+        size = len(value.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise InputError(f"label id {label!r}: is not valid Unicode (a lone surrogate)") from error
+        raise InputError(f"{name} {value[:40]!r} is not valid Unicode (a lone surrogate)") from error
     if size > MAX_ID_BYTES:
-        raise InputError(f"label id {label[:40]!r}…: has {size} bytes; at most {MAX_ID_BYTES} are taken")
-    return label
+        raise InputError(f"{name} {value[:40]!r}… has {size} bytes; at most {MAX_ID_BYTES} are taken")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from index.errors import InputError
-from index.labels import MAX_ID_BYTES, Label
+from index.labels import Label, check_id
 
 SPLITS = ("train", "dev", "test")
 _LARGEST_GROUP = 0.02
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -284,17 +283,9 @@ def _string(value: dict[str, Any], key: str) -> str:
 
 
 def _checked_id(value: object, name: str) -> str:
-    """The same rule as index.labels.check_label_id, said of any id."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a string, is {_kind(value)}")
-    if not value.strip():
-        raise InputError(f"{name} is blank; give it one")
-    if _CONTROL.search(value):
-        raise InputError(f"{name} {value[:40]!r} has control characters; use printable ones")
-    size = len(value.encode("utf-8"))
-    if size > MAX_ID_BYTES:
-        raise InputError(f"{name} {value[:40]!r}… has {size} bytes; at most {MAX_ID_BYTES} are taken")
-    return value
+    return check_id(value, name)
 
 
 def _kind(value: object) -> str:
