@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.changes import Change, PutLabel
-from index.label_vector import CENTROID_PRIOR, label_sum, unit
+from index.label_vector import CENTROID_PRIOR, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
 from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
@@ -34,12 +34,10 @@ class Snapshot:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Snapshot:
-        # A label with neither text nor examples has no vector: it is there, but nothing can find it.
-        empty = np.flatnonzero(~np.any(bundle.sums, axis=1))
         return cls(
             bundle,
             LiveLabels(bundle.labels),
-            LayeredIndex.over(bundle.index).hide(empty.tolist()),
+            LayeredIndex.over(bundle.index).hide(unknown_rows(bundle.sums)),
             None if bundle.memory is None else LayeredIndex.over(bundle.memory),
             ExampleLabels(bundle.example_labels, np.zeros(0, dtype=np.int64)),
             np.zeros(0, dtype=np.int64),

@@ -24,7 +24,7 @@ from index.encoder import Encoder
 from index.errors import LabelspaceError
 from index.features import Bags, Featurizer
 from index.files import write_json
-from index.label_vector import unit
+from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
 from index.layered import LayeredIndex, Neighbours
 from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
@@ -98,8 +98,7 @@ class _Exporter:
         carried.save(folder, "memory.labels")
         index, index_report = self._build("label index", unit(vectors.sums), vectors.dev, self.recall)
         memory, memory_report = self._build("example memory", vectors.examples, vectors.dev, _MEMORY_RECALL)
-        nowhere = np.flatnonzero(~np.any(vectors.sums, axis=1)).tolist()
-        found = LayeredIndex.over(index).hide(nowhere).search(vectors.dev, CANDIDATES)
+        found = LayeredIndex.over(index).hide(unknown_rows(vectors.sums)).search(vectors.dev, CANDIDATES)
         examples = ExampleLabels(carried, np.zeros(0, dtype=np.int64))
         votes = vote(LayeredIndex.over(memory).search(vectors.dev, NEIGHBOURS), examples)
         ranking, calibration = self._choose(found, votes)
@@ -124,7 +123,10 @@ class _Exporter:
         for bags in (dataset.queries, dataset.labels, dataset.dev.bags):
             self._check_agreement(encoder, bags)
         texts = encoder.bags(dataset.labels)
-        texts[[not text.strip() for text in dataset.label_texts]] = 0.0
+        # Without a text and a training query nothing is known of a label. With queries, its free vector was trained
+        # beside what the tower says of an empty text, and means nothing without it.
+        blank = np.array([not text.strip() for text in dataset.label_texts])
+        texts[blank & (dataset.counts == 0)] = 0.0
         everything = torch.arange(len(texts))
         sums = self.model.label_sums(torch.from_numpy(texts), everything, self.model.free).numpy()
         self.report(f"encoded {len(texts)} labels and {len(dataset.queries)} examples")

@@ -69,6 +69,30 @@ def test_label_vectors_are_the_formula_in_float64(tiny_run: Path, tiny_corpus: P
         assert np.abs(stored - units).max() < 1e-5
 
 
+def test_labels_without_text_are_exported_as_they_were_trained(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    labels = [json.loads(line) for line in (corpus / "labels.jsonl").read_text().splitlines()]
+    for label in labels:
+        # s0 is known by its training rows alone, s39 (in no training row) by nothing.
+        if label["id"] in ("s0", "s39"):
+            label["text"] = ""
+    (corpus / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    config = load_config(None, TINY)
+    dataset = load_dataset(corpus, config)
+    start_run(tmp_path / "run", corpus, dataset, config)
+    trainer = Trainer(dataset, config)
+    trainer.train(tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "collection", report=silent)
+    with Collection(tmp_path / "collection") as opened:
+        sums = np.asarray(opened.snapshot.bundle.sums)
+        units = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+        assert np.abs(units[:39] - trainer.label_vectors().numpy()[:39]).max() < 1e-5
+        assert not sums[39].any()
+        predicted = opened.snapshot.predict(["a guide to apple pie", "ocean tide"], 40).rows
+        assert predicted[0][0] == 0
+        assert 39 not in predicted
+
+
 def test_the_memory_holds_every_training_query_with_its_labels(
     tiny_run: Path, tiny_corpus: Path, tiny_collection: Path
 ) -> None:
