@@ -1,15 +1,16 @@
-"""`labelspace corpus`: get a real corpus, or see what is in one."""
+"""`labelspace corpus`: get a real corpus, convert one of another format, or see what is in one."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.group()
 def corpus() -> None:
-    """Get a real corpus, or check one of your own."""
+    """Get a real corpus, convert one of another format, or check one of your own."""
 
 
 @corpus.command()
@@ -24,6 +25,36 @@ def debian(out: Path, test_share: float, characters: int) -> None:
         out, test_share=test_share, characters=characters, report=lambda line: click.echo(line, err=True)
     )
     click.echo(f"{out}: {counts.train} training and {counts.test} test records, {counts.labels} labels")
+
+
+@corpus.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--format", metavar="NAME", help="Do not find out the format: a name from docs/corpus.md.")
+@click.option("--text-column", "text_columns", metavar="NAME", multiple=True, help="Of a table; repeat to join more.")
+@click.option("--labels-column", metavar="NAME", help="Column of the labels of a table.")
+@click.option("--labels-separator", default=";", show_default=True, help="What stands between two labels of a table.")
+@click.option("--id-column", metavar="NAME", help="Column of the ids of a table; else rows are numbered.")
+@click.option("--labels-file", type=click.Path(path_type=Path), help="The label list, where it is not in SOURCE.")
+@click.option("--language", default="en", show_default=True, help="Of a vocabulary that has several.")
+@click.option("--encoding", metavar="NAME", help="Of all files; else UTF-8, and Latin-1 for a file that is not.")
+@click.option("--quotes/--no-quotes", default=True, help="Whether quotes in a table enclose cells, or are text.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file too.")
+def import_(source: Path, out: Path, json_file: Path | None, **given: Any) -> None:
+    """Convert SOURCE, a folder or file in a format of the field, into the corpus folder OUT.
+
+    Formats: Extreme Classification repository (sparse text or npz with raw text, JSON lines, the old combined one),
+    Annif (TSV, CSV, folder), and any CSV or TSV whose columns you name.
+    """
+    from index.files import write_json
+    from training.importing.report import format_import
+    from training.importing.source import ImportOptions
+    from training.importing.writing import import_corpus
+
+    report = import_corpus(source, out, ImportOptions(**given))
+    click.echo(format_import(report))
+    if json_file is not None:
+        write_json(json_file, report.as_dict())
 
 
 @corpus.command()

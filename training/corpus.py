@@ -29,12 +29,16 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A query with the ids of its labels, each once; records of one group stay on one side of a split."""
+    """A query with the ids of its labels, each once; records of one group stay on one side of a split.
+
+    exclude: ids that are neither right nor wrong for this query, such as the mirror of a pair that was trained on.
+    """
 
     id: str
     text: str
     labels: tuple[str, ...]
     group: str | None = None
+    exclude: tuple[str, ...] = ()
 
 
 _Item = TypeVar("_Item", Record, Label)
@@ -42,12 +46,17 @@ _Item = TypeVar("_Item", Record, Label)
 
 @dataclass(frozen=True)
 class Split:
-    """Queries in file order; relevance: (rows, labels) CSR of float32, 1 where the query has the label."""
+    """Queries in file order; relevance: (rows, labels) CSR of float32, 1 where the query has the label.
+
+    excluded: CSR like relevance, 1 where the label is taken out of the query's predictions before the best are
+    counted; no entry is in both.
+    """
 
     ids: list[str]
     texts: list[str]
     groups: list[str | None]
     relevance: csr_matrix
+    excluded: csr_matrix
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -114,6 +123,18 @@ def load_corpus(folder: Path, splits: Sequence[str]) -> Corpus:
     return Corpus(folder, list(rows), label_texts, {name: _widened(read[name], len(rows)) for name in splits})
 
 
+def json_line(row: Record | Label) -> str:
+    """The line of a corpus file that reads back as `row`; what is empty and optional is left out."""
+    value: dict[str, object] = {"id": row.id, "text": row.text}
+    if isinstance(row, Record):
+        value["labels"] = row.labels
+        if row.group is not None:
+            value["group"] = row.group
+        if row.exclude:
+            value["exclude"] = row.exclude
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
 def hold_out(split: Split, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row numbers (kept, held out), each ascending: about `share` of the groups are held out, drawn by their hash.
 
@@ -153,30 +174,42 @@ def _split(path: Path, rows: dict[str, int], *, grow: bool) -> Split:
     ids: list[str] = []
     texts: list[str] = []
     groups: list[str | None] = []
-    starts, columns = array("q", [0]), array("q")
+    relevant, excluded = _Rows(), _Rows()
     for line, record in enumerate(read_records(path), 1):
-        for label in record.labels:
-            row = rows.setdefault(label, len(rows)) if grow else rows.get(label)
-            if row is None:
-                raise InputError(f"{path}:{line}: label id {label!r} is not in the labels file; add it there")
-            columns.append(row)
+        for matrix, labels in ((relevant, record.labels), (excluded, record.exclude)):
+            for label in labels:
+                row = rows.setdefault(label, len(rows)) if grow else rows.get(label)
+                if row is None:
+                    raise InputError(f"{path}:{line}: label id {label!r} is not in the labels file; add it there")
+                matrix.columns.append(row)
+            matrix.starts.append(len(matrix.columns))
         ids.append(record.id)
         texts.append(record.text)
         groups.append(record.group)
-        starts.append(len(columns))
     if not ids:
         raise InputError(f"{path}: has no records; write one a line")
-    ones = np.ones(len(columns), dtype=np.float32)
-    entries = (ones, np.array(columns, dtype=np.int64), np.array(starts, dtype=np.int64))
-    relevance = csr_matrix(entries, shape=(len(ids), len(rows)))
-    relevance.sort_indices()
-    return Split(ids, texts, groups, relevance)
+    return Split(ids, texts, groups, relevant.matrix(len(rows)), excluded.matrix(len(rows)))
+
+
+class _Rows:
+    """A matrix of ones that grows by rows."""
+
+    def __init__(self) -> None:
+        self.starts, self.columns = array("q", [0]), array("q")
+
+    def matrix(self, columns: int) -> csr_matrix:
+        """(rows, columns) CSR of float32."""
+        ones = np.ones(len(self.columns), dtype=np.float32)
+        entries = (ones, np.array(self.columns, dtype=np.int64), np.array(self.starts, dtype=np.int64))
+        matrix = csr_matrix(entries, shape=(len(self.starts) - 1, columns))
+        matrix.sort_indices()
+        return matrix
 
 
 def _widened(split: Split, labels: int) -> Split:
     """The split with a column for every label: without a labels file, later splits may have added some."""
-    if split.relevance.shape[1] != labels:
-        split.relevance.resize((len(split), labels))
+    for matrix in (split.relevance, split.excluded):
+        matrix.resize((len(split), labels))
     return split
 
 
@@ -251,14 +284,23 @@ def _record(value: dict[str, Any]) -> Record:
         raise InputError("text is blank; give the record a text or leave it out")
     if "labels" not in value:
         raise InputError("has no labels; give a list of label ids, [] when there are none")
-    labels = value["labels"]
-    if not isinstance(labels, list):
-        raise InputError(f"labels must be a list of label ids, is {_kind(labels)}")
+    labels = _label_ids(value, "labels")
+    exclude = () if value.get("exclude") is None else _label_ids(value, "exclude")
+    both = set(labels).intersection(exclude)
+    if both:
+        raise InputError(f"label id {min(both)!r} is in both labels and exclude; keep it in one of them")
     group = None if value.get("group") is None else _string(value, "group")
     if group is not None and not group.strip():
         raise InputError("group is blank; give it a name or leave it out")
-    unique = dict.fromkeys(_checked_id(label, "label id") for label in labels)
-    return Record(_checked_id(_string(value, "id"), "id"), text, tuple(unique), group)
+    return Record(_checked_id(_string(value, "id"), "id"), text, labels, group, exclude)
+
+
+def _label_ids(value: dict[str, Any], key: str) -> tuple[str, ...]:
+    """The ids of a list, each once."""
+    found = value[key]
+    if not isinstance(found, list):
+        raise InputError(f"{key} must be a list of label ids, is {_kind(found)}")
+    return tuple(dict.fromkeys(_checked_id(label, "label id") for label in found))
 
 
 def _label(value: dict[str, Any]) -> Label:

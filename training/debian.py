@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import re
 import shutil
@@ -12,13 +11,13 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import InputError, LabelspaceError
 from index.files import replacing
 from index.labels import Label
-from training.corpus import Record, hash_fraction
+from training.corpus import Record, hash_fraction, json_line
 
 LISTS = "apt-lists"
 _FILES = ("train.jsonl.gz", "test.jsonl.gz", "labels.jsonl.gz", "README.md")
@@ -187,7 +186,7 @@ def _write(path: Path, rows: Sequence[Record] | Sequence[Label]) -> None:
         io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as file,
     ):
         for row in rows:
-            file.write(json.dumps(asdict(row), ensure_ascii=False, separators=(",", ":")) + "\n")
+            file.write(json_line(row))
 
 
 def _fetch(lists: Path, report: Callable[[str], None]) -> None:

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from index.errors import InputError
 from index.labels import Label
-from training.corpus import Record, Split, hold_out, load_corpus, read_labels, read_records, split_path
+from training.corpus import Record, Split, hold_out, json_line, load_corpus, read_labels, read_records, split_path
 
 GOOD = '{"id": "q1", "text": "one", "labels": ["a"]}'
 
@@ -50,6 +50,49 @@ def test_a_corpus_is_read_by_value(folder: Path) -> None:
     assert train.relevance.dtype == np.float32
     assert test.relevance.toarray().tolist() == [[1, 0, 0]]
     assert (len(train), len(test)) == (3, 1)
+    assert (train.excluded.shape, train.excluded.nnz, train.excluded.dtype) == ((3, 3), 0, np.float32)
+
+
+def test_excluded_labels_are_read_by_value(folder: Path) -> None:
+    lines = [
+        '{"id": "1", "text": "x", "labels": ["a"], "exclude": ["c", "b", "c"]}',
+        '{"id": "2", "text": "x", "labels": ["c"], "exclude": null}',
+        '{"id": "3", "text": "x", "labels": [], "exclude": ["b"]}',
+        '{"id": "4", "text": "x", "labels": ["b", "c"], "exclude": []}',
+    ]
+    records = list(read_records(write(folder / "dev.jsonl", lines)))
+    assert [record.exclude for record in records] == [("c", "b"), (), ("b",), ()]
+    split = load_corpus(folder, ["dev"]).splits["dev"]
+    assert split.excluded.toarray().tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert split.relevance.toarray().tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]]
+    assert isinstance(split.excluded, csr_matrix)
+    assert split.excluded.dtype == np.float32
+
+
+def test_an_excluded_label_must_be_listed_too(folder: Path) -> None:
+    write(folder / "dev.jsonl", [GOOD, '{"id": "2", "text": "x", "labels": ["a"], "exclude": ["b", "z"]}'])
+    with pytest.raises(InputError, match=r"dev\.jsonl:2: label id 'z' is not in the labels file; add it there"):
+        load_corpus(folder, ["dev"])
+
+
+def test_without_a_labels_file_excluded_labels_have_rows_too(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [record("1", "x", ["z", "y"])])
+    write(tmp_path / "test.jsonl", ['{"id": "4", "text": "x", "labels": ["u"], "exclude": ["z", "t"]}'])
+    corpus = load_corpus(tmp_path, ["train", "test"])
+    assert corpus.label_ids == ["z", "y", "u", "t"]
+    assert corpus.splits["train"].excluded.toarray().tolist() == [[0, 0, 0, 0]]
+    assert corpus.splits["test"].excluded.toarray().tolist() == [[1, 0, 0, 1]]
+
+
+def test_a_written_line_reads_back(tmp_path: Path) -> None:
+    records = [Record("1", "a\n\u2028ü", ("x",), "g", ("y",)), Record("2", "b", ())]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(map(json_line, records)), encoding="utf-8", newline="")
+    assert list(read_records(path)) == records
+    assert path.read_text(encoding="utf-8").splitlines()[-1] == '{"id":"2","text":"b","labels":[]}'
+    labels = [Label("x", "X"), Label("y", "")]
+    path.write_text("".join(map(json_line, labels)), encoding="utf-8", newline="")
+    assert list(read_labels(path)) == labels
 
 
 def test_only_the_splits_asked_for_are_read(folder: Path) -> None:
@@ -124,6 +167,9 @@ FAULTS = {
     '{"id": "q2", "text": "two", "labels": {"a": 1}}': "labels must be a list of label ids, is an object",
     '{"id": "q2", "text": "two", "labels": ["a", true]}': "label id must be a string, is true or false",
     '{"id": "q2", "text": "two", "labels": [""]}': "label id is blank",
+    '{"id": "q2", "text": "two", "labels": ["a", "b", "c"], "exclude": ["d", "c", "b"]}': "label id 'b' is in both",
+    '{"id": "q2", "text": "two", "labels": [], "exclude": "a"}': "exclude must be a list of label ids, is a string",
+    '{"id": "q2", "text": "two", "labels": [], "exclude": ["a", 1]}': "label id must be a string, is a number",
     '{"id": "q2", "text": "two", "labels": [], "fields": [1]}': "fields must be an object, is a list",
     '{"id": "q2", "text": "two", "labels": [], "group": 3}': "group must be a string, is a number",
     '{"id": "q2", "text": "two", "labels": [], "group": ""}': "group is blank",
@@ -216,7 +262,8 @@ def test_fewer_than_two_labels_are_refused(tmp_path: Path, labels: list[str]) ->
 
 def split_of(groups: list[str | None]) -> Split:
     ids = [f"q{row}" for row in range(len(groups))]
-    return Split(ids, ids, groups, csr_matrix((len(groups), 2), dtype=np.float32))
+    nothing = csr_matrix((len(groups), 2), dtype=np.float32)
+    return Split(ids, ids, groups, nothing, nothing)
 
 
 def test_groups_stay_on_one_side_and_the_share_is_about_right() -> None:
