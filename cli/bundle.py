@@ -1,4 +1,4 @@
-"""`labelspace export`, `evaluate` and `predict`: a run becomes a bundle, is measured, and is asked."""
+"""`labelspace export` and `predict`: a run becomes a bundle, and is asked."""
 
 from __future__ import annotations
 
@@ -13,33 +13,15 @@ import click
 @click.option("--to", "collection", required=True, type=click.Path(path_type=Path), help="Collection to write to.")
 @click.option("--corpus", type=click.Path(path_type=Path), help="Where the run's corpus is now, if it has moved.")
 @click.option("--recall", default=0.99, show_default=True, help="recall@10 that an approximate index has to reach.")
-def export(run: Path, collection: Path, corpus: Path | None, recall: float) -> None:
+@click.option("--dim", type=click.IntRange(1), help="Keep the leading dimensions only (trained with loss.prefixes).")
+def export(run: Path, collection: Path, corpus: Path | None, recall: float, dim: int | None) -> None:
     """Write RUN as the next bundle of a collection and make it current."""
     from training.export import export_run
 
-    bundle = export_run(run, collection, corpus=corpus, recall=recall, report=lambda line: click.echo(line, err=True))
+    bundle = export_run(
+        run, collection, corpus=corpus, recall=recall, dim=dim, report=lambda line: click.echo(line, err=True)
+    )
     click.echo(f"{collection}: bundle {bundle} is current")
-
-
-@click.command()
-@click.argument("collection", type=click.Path(path_type=Path))
-@click.argument("corpus", type=click.Path(path_type=Path))
-@click.option("--split", default="test", show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file too.")
-@click.option("--a", "a", default=0.55, show_default=True, help="Propensity constant A.")
-@click.option("--b", "b", default=1.5, show_default=True, help="Propensity constant B.")
-def evaluate(collection: Path, corpus: Path, split: str, json_file: Path | None, a: float, b: float) -> None:
-    """Measure what COLLECTION serves on a split of CORPUS."""
-    from index.collection import Collection
-    from index.files import write_json
-    from training.evaluation import evaluate as judge
-    from training.evaluation import format_evaluation
-
-    with Collection(collection) as opened:
-        evaluation = judge(opened.snapshot, corpus, split=split, a=a, b=b)
-    click.echo(format_evaluation(evaluation))
-    if json_file is not None:
-        write_json(json_file, evaluation.to_json())
 
 
 @click.command()

@@ -7,9 +7,10 @@ import sys
 
 import click
 
-from cli.bundle import evaluate, export, predict
+from cli.bundle import export, predict
 from cli.corpus import corpus
 from cli.demo import demo
+from cli.evaluating import evaluate
 from cli.labels import labels
 from cli.serve import serve
 from cli.train import train
