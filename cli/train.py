@@ -10,27 +10,39 @@ import click
 @click.command()
 @click.argument("corpus", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with [features], [tower], [training].")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with sections such as [tower], [training].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Such as training.epochs=3; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with the settings it was started with.")
-def train(corpus: Path, out: Path, config: Path | None, settings: tuple[str, ...], resume: bool) -> None:
+@click.option(
+    "--seeds", type=click.IntRange(1, 16), help="Train so many towers from different seeds; export joins them."
+)
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Training ends by then."
+)
+@click.option("--tensorboard", is_flag=True, help="Write learning curves for TensorBoard into the run.")
+def train(
+    corpus: Path,
+    out: Path,
+    config: Path | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    seeds: int | None,
+    time_limit: float | None,
+    tensorboard: bool,
+) -> None:
     """Train a dual encoder on CORPUS. Ctrl-C leaves a run that --resume goes on with."""
     from training.config import load_config
     from training.dataset import load_dataset
-    from training.trainer import CONFIG, Trainer, check_corpus_unchanged, start_run
+    from training.run import saved_config
+    from training.runs import RunOptions, train_runs
 
-    saved = out / CONFIG if resume and config is None and (out / CONFIG).exists() else config
+    saved = saved_config(out) if resume and config is None else config
     chosen = load_config(saved, settings)
     dataset = load_dataset(corpus, chosen)
     click.echo(
-        f"{len(dataset.queries)} training queries, {len(dataset.dev.bags)} dev queries, {len(dataset.labels)} labels",
+        f"{dataset.examples} training queries, {len(dataset.dev.items)} dev queries, {len(dataset.labels)} labels",
         err=True,
     )
-    trainer = Trainer(dataset, chosen)
-    if resume:
-        check_corpus_unchanged(out, dataset)
-        trainer.resume(out)
-    else:
-        start_run(out, corpus, dataset, chosen)
-    trainer.train(out)
-    click.echo(f"{out}: trained, {trainer.position.epoch} epochs in {trainer.position.seconds:.0f} s")
+    options = RunOptions(resume=resume, seeds=seeds, time_limit=time_limit, tensorboard=tensorboard)
+    epochs, seconds = train_runs(out, corpus, dataset, chosen, options)
+    click.echo(f"{out}: trained, {epochs} epochs in {seconds:.0f} s")

@@ -22,6 +22,7 @@ from index.files import sha256_of, write_json, write_text
 from index.labels import LabelTable
 from index.packed import Lists, open_array
 from index.ranking import Ranking
+from index.tokens import KIND, TOKENIZER_FILE, Tokenizer, TokenSpec
 
 BUNDLE_FORMAT = 1
 MANIFEST = "manifest.json"
@@ -40,7 +41,7 @@ class Manifest:
     labels: int
     examples: int
     change: int
-    features: FeatureSpec
+    features: FeatureSpec | TokenSpec
     ranking: Ranking
     index: IndexReport
     memory: IndexReport | None
@@ -48,7 +49,7 @@ class Manifest:
     files: Mapping[str, FileSeal]
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": BUNDLE_FORMAT, **asdict(self)}
+        return {"format": BUNDLE_FORMAT, **asdict(self), "features": self.features.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:
@@ -57,13 +58,18 @@ class Manifest:
         return cls(
             **{
                 **rest,
-                "features": FeatureSpec.from_json(rest["features"]),
+                "features": _features(rest["features"]),
                 "ranking": Ranking(**rest["ranking"]),
                 "index": IndexReport(**rest["index"]),
                 "memory": None if memory is None else IndexReport(**memory),
                 "files": {name: FileSeal(**seal) for name, seal in rest["files"].items()},
             }
         )
+
+
+def _features(values: dict[str, Any]) -> FeatureSpec | TokenSpec:
+    """Bags have no "kind": the first bundles knew nothing else."""
+    return TokenSpec.from_json(values) if values.get("kind") == KIND else FeatureSpec.from_json(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +150,13 @@ class Bundle:
         """Open the bundle in `folder`, every byte checked. Raises BundleError naming the file that is wrong."""
         manifest = read_manifest(folder)
         verify_files(folder, manifest)
-        featurizer = Featurizer(manifest.features)
         try:
+            for_queries, for_labels = featurizers(folder, manifest.features)
             return cls(
                 folder,
                 manifest,
-                Encoder(folder / "query.onnx", featurizer),
-                Encoder(folder / "label.onnx", featurizer),
+                Encoder(folder / "query.onnx", for_queries),
+                Encoder(folder / "label.onnx", for_labels),
                 LabelTable.open(folder),
                 open_array(folder / "vectors.npy"),
                 faiss.read_index(str(folder / "index.faiss")),
@@ -160,3 +166,22 @@ class Bundle:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BundleError(f"{folder}: cannot be opened ({first_line(error)}); export it again") from error
+
+
+def featurizers(
+    folder: Path, features: FeatureSpec | TokenSpec, *, threads: int = 1
+) -> tuple[Featurizer | Tokenizer, Featurizer | Tokenizer]:
+    """What makes bags or tokens of queries and of label texts, for the towers in `folder`.
+
+    threads: of the tokenizer, for many texts at once. Raises BundleError when the tokenizer there is another one.
+    """
+    if isinstance(features, FeatureSpec):
+        featurizer = Featurizer(features)
+        return featurizer, featurizer
+    path = folder / TOKENIZER_FILE
+    queries = Tokenizer(path, features.query_tokens, threads=threads)
+    if queries.digest != features.tokenizer:
+        raise BundleError(f"{path}: is not the tokenizer that the towers were trained with; export them again")
+    if features.label_tokens == features.query_tokens:
+        return queries, queries
+    return queries, Tokenizer(path, features.label_tokens, threads=threads)

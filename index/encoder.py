@@ -11,21 +11,25 @@ from numpy.typing import NDArray
 
 from index.errors import BundleError, first_line
 from index.features import Bags, Featurizer
+from index.tokens import Tokenizer, Tokens, length_runs
 
 # ONNX Runtime reports its use to its maker unless it is told not to before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-# Padded cells (texts x longest bag) of one run: bounds memory at cells x dim floats.
+# Padded cells (texts x longest bag or text) of one run: bounds memory at cells x dim floats, and for tokens at
+# cells x the width of the transformer's widest layer, where more at once would not be faster.
 _CELLS = 1 << 15
+_TOKEN_CELLS = 1 << 12
 
 
 class Encoder:
-    """One tower, from texts or bags to float32 unit vectors (n, dim)."""
+    """One tower, from texts, bags or tokens to float32 unit vectors (n, dim)."""
 
-    def __init__(self, graph: Path, featurizer: Featurizer, *, threads: int = 1) -> None:
-        """Load `graph` (ONNX, inputs `rows` int32 and `weights` float32, both (batch, length)).
+    def __init__(self, graph: Path, featurizer: Featurizer | Tokenizer, *, threads: int = 1) -> None:
+        """Load `graph` (ONNX), whose inputs are what `Bags.padded` or `Tokens.padded` gives, both (batch, length).
 
+        These are `rows` int32 and `weights` float32, or `input_ids` and `attention_mask` int64.
         Raises BundleError when the file is no such graph.
         """
         options = onnxruntime.SessionOptions()
@@ -38,33 +42,28 @@ class Encoder:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleError(f"{graph}: not a tower that can be run ({first_line(error)})") from error
+        bags = isinstance(featurizer, Featurizer)
+        self._inputs = ("rows", "weights") if bags else ("input_ids", "attention_mask")
+        self._cells = _CELLS if bags else _TOKEN_CELLS
+        found = sorted(value.name for value in self._session.get_inputs())
+        if found != sorted(self._inputs):
+            raise BundleError(f"{graph}: takes {', '.join(found)}, not {' and '.join(self._inputs)}; export it again")
         self.featurizer = featurizer
         self.dim = int(self._session.get_outputs()[0].shape[-1])
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors (len(texts), dim); a text without a single word or digit gets the tower's default vector."""
-        return self.bags(self.featurizer(texts))
+        return self.items(self.featurizer(texts))
 
-    def bags(self, bags: Bags) -> NDArray[np.float32]:
-        """Unit vectors (len(bags), dim) of featurised texts."""
-        vectors = np.empty((len(bags), self.dim), dtype=np.float32)
+    def items(self, items: Bags | Tokens) -> NDArray[np.float32]:
+        """Unit vectors (len(items), dim) of what the featurizer made of texts."""
+        vectors = np.empty((len(items), self.dim), dtype=np.float32)
         # Texts of like length run together, so that little of a batch is padding.
-        order = np.argsort(bags.lengths, kind="stable")
-        for part in _batches(bags.lengths[order]):
+        order = np.argsort(items.lengths, kind="stable")
+        first, second = self._inputs
+        for part in length_runs(items.lengths[order], self._cells):
             texts = order[part]
-            taken = bags if len(texts) == len(bags) == 1 else bags.take(texts)
+            taken = items if len(texts) == len(items) == 1 else items.take(texts)
             rows, weights = taken.padded(max(1, int(taken.lengths.max())))
-            vectors[texts] = self._session.run(None, {"rows": rows, "weights": weights})[0]
+            vectors[texts] = self._session.run(None, {first: rows, second: weights})[0]
         return vectors
-
-
-def _batches(lengths: NDArray[np.int64]) -> list[slice]:
-    """Cut ascending lengths into runs of at most _CELLS padded cells (or one text)."""
-    batches, start = [], 0
-    while start < len(lengths):
-        stop = start + 1
-        while stop < len(lengths) and (stop + 1 - start) * int(lengths[stop]) <= _CELLS and stop - start < 4096:
-            stop += 1
-        batches.append(slice(start, stop))
-        start = stop
-    return batches

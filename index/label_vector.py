@@ -14,15 +14,29 @@ CENTROID_PRIOR = 1.0
 Array = TypeVar("Array", bound=Any)
 
 
-def label_sum(text: Array, part: Array, counts: Array, prior: float) -> Array:
-    """text + n / (n + prior) · part, before it is brought to unit length.
+def label_sum(text: Array, *parts: Array) -> Array:
+    """text ⊕ free vector ⊕ centroid: the sum of the parts, before it is brought to unit length.
 
-    text, part: (labels, dim), the unit text vectors (zero where nothing is known of a text) and the free vectors or
-    the centroids of the examples; counts: (labels, 1), n examples of each label. What n examples say is trusted by n: a
-    label without any is its text alone.
+    text: (labels, dim), unit text vectors, zero where nothing is known of a text. parts: of the same shape, from
+    `free_part` and `centroid_part`, as many of them as the model has.
     """
-    combined: Array = text + counts / (counts + prior) * part
+    combined: Array = sum(parts, start=text)
     return combined
+
+
+def free_part(free: Array, counts: Array) -> Array:
+    """n / (n + ½) · free. free: (labels, dim); counts: (labels, 1), the n training queries of each label.
+
+    What n examples say is trusted by n: a label without any is its text alone.
+    """
+    part: Array = counts / (counts + FREE_PRIOR) * free
+    return part
+
+
+def centroid_part(sums: Array, counts: Array) -> Array:
+    """n / (n + 1) · unit(sum of the n query vectors of each label); sums: (labels, dim), counts: (labels, 1)."""
+    part: Array = counts / (counts + CENTROID_PRIOR) * unit(sums)
+    return part
 
 
 def unit(vectors: Array) -> Array:

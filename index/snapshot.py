@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.changes import Change, PutLabel
-from index.label_vector import CENTROID_PRIOR, label_sum, unit, unknown_rows
+from index.label_vector import centroid_part, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
 from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
@@ -93,12 +93,12 @@ class Snapshot:
     def _vectors(self, puts: dict[int, PutLabel]) -> NDArray[np.float32]:
         """Unit vectors (len(puts), dim): text ⊕ what training left of the label ⊕ centroid of the new examples."""
         texts = self._encode_label_texts([put.text for put in puts.values()])
-        centroids = np.zeros_like(texts)
+        queries = np.zeros_like(texts)
         for place, put in enumerate(puts.values()):
             if put.examples:
-                centroids[place] = unit(self.bundle.queries.texts(put.examples).mean(axis=0, keepdims=True))[0]
+                queries[place] = self.bundle.queries.texts(put.examples).sum(axis=0)
         counts = np.array([[len(put.examples)] for put in puts.values()], dtype=np.float32)
-        sums = label_sum(texts + self._trained_parts(list(puts)), centroids, counts, CENTROID_PRIOR)
+        sums = label_sum(texts, self._trained_parts(list(puts)), centroid_part(queries, counts))
         for place, put in enumerate(puts.values()):
             if put.vector is not None:
                 sums[place] = put.vector

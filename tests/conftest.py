@@ -20,7 +20,8 @@ def tiny_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A trained run; not to be changed."""
     from training.config import load_config
     from training.dataset import load_dataset
-    from training.trainer import Trainer, start_run
+    from training.run import start_run
+    from training.trainer import Trainer
 
     run = tmp_path_factory.mktemp("run") / "tiny"
     config = load_config(None, TINY)

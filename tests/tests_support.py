@@ -17,7 +17,7 @@ SUBJECTS = (
 )  # fmt: skip
 FILLERS = ("a guide to", "notes on", "the history of", "how to choose", "questions about", "pictures of")
 TINY = ("features.rows=4096", "features.ngrams=[3]", "tower.dim=32", "tower.hidden=32", "training.epochs=12",
-        "training.batch=32", "training.sampled_labels=64", "training.threads=1", "training.dev_share=0.2")  # fmt: skip
+        "training.batch=32", "negatives.sampled=64", "training.threads=1", "training.dev_share=0.2")  # fmt: skip
 
 
 def write_lines(path: Path, rows: list[dict[str, object]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from index.errors import BundleError, LabelspaceError, first_line
 from index.files import replacing
 
 CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
 _FORMAT = "1"
 
 
@@ -44,7 +45,7 @@ class Position:
     curve: tuple[Point, ...] = ()
 
 
-def save_checkpoint(run: Path, tensors: dict[str, Tensor], position: Position) -> None:
+def save_checkpoint(run: Path, tensors: Mapping[str, Tensor], position: Position) -> None:
     """Replace the run's checkpoint. Raises LabelspaceError (disk full and the like); the old one then stays."""
     meta = {"format": _FORMAT, "position": json.dumps(asdict(position))}
     with replacing(run / CHECKPOINT) as beside:
@@ -54,9 +55,24 @@ def save_checkpoint(run: Path, tensors: dict[str, Tensor], position: Position) -
             raise LabelspaceError(f"{run / CHECKPOINT}: could not be written ({first_line(error)})") from error
 
 
+def keep_best(run: Path) -> None:
+    """Let the checkpoint as it is now be the run's best one, too: another name for the same bytes, not a copy."""
+    with replacing(run / BEST) as beside:
+        beside.unlink()
+        beside.hardlink_to(run / CHECKPOINT)
+
+
+def load_best(run: Path) -> tuple[dict[str, Tensor], Position]:
+    """The tensors and position of a run's best epoch by dev; of its last checkpoint where none was kept."""
+    return _load(run / BEST) if (run / BEST).is_file() else load_checkpoint(run)
+
+
 def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], Position]:
     """The tensors and position of a run. Raises BundleError when there is no checkpoint or it is damaged."""
-    path = run / CHECKPOINT
+    return _load(run / CHECKPOINT)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], Position]:
     if not path.is_file():
         raise BundleError(f"{path}: there is no checkpoint yet; train the run first")
     try:
@@ -70,23 +86,3 @@ def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], Position]:
         raise BundleError(f"{path}: is damaged ({first_line(error)}); train the run again") from error
     curve = tuple(Point(**point) for point in values["curve"])
     return tensors, Position(**{**values, "curve": curve})
-
-
-def adamw_tensors(optimiser: torch.optim.AdamW, names: Sequence[str]) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name, as plain tensors."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"adamw.{name}.{key}": torch.as_tensor(value)
-        for place, name in enumerate(names)
-        for key, value in state.get(place, {}).items()
-    }
-
-
-def restore_adamw(optimiser: torch.optim.AdamW, names: Sequence[str], tensors: dict[str, Tensor]) -> None:
-    state = optimiser.state_dict()
-    for place, name in enumerate(names):
-        prefix = f"adamw.{name}."
-        found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if found:
-            state["state"][place] = found
-    optimiser.load_state_dict(state)

@@ -1,72 +1,141 @@
-"""The dual encoder: a shared unified tower for queries and label texts, and a free vector for every label."""
+"""The dual encoder: a query tower, a label tower, and what is known of a label beside its text."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from index.features import Bags
-from index.label_vector import FREE_PRIOR, label_sum, unit
+from index.features import Bags, stack_bags
+from index.label_vector import centroid_part, free_part, label_sum, unit
+from training.centroids import Centroids
 from training.config import Config
-from training.unified_embedding import Lookup, UnifiedEmbedding
+from training.dataset import Dataset
+from training.gradient_cache import chunks_of
+from training.row_adagrad import RowAdagrad
+from training.tower import Items, Tower
+from training.unified_tower import UnifiedTower
 
-_BLOCK = 2048
-
-
-class Head(nn.Module):
-    """From a pooled bag to the tower's output: its direction at length √dim, plus a residual MLP that starts at 0."""
-
-    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.widen = nn.Linear(dim, hidden)
-        self.narrow = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.zeros_(self.narrow.weight)
-        nn.init.zeros_(self.narrow.bias)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(bags, dim) to unit vectors (bags, dim)."""
-        direction = functional.normalize(pooled, dim=1) * pooled.shape[1] ** 0.5
-        inside = self.dropout(functional.gelu(self.widen(self.norm(direction))))
-        return functional.normalize(direction + self.narrow(inside), dim=1)
+if TYPE_CHECKING:
+    from training.distributed import World
 
 
 class DualEncoder:
-    """Query tower f and label tower g = unit(text ⊕ free), f and the text part of g sharing all weights.
+    """Query tower f and label tower g = unit(text ⊕ free ⊕ centroid), f and the text part of g sharing all weights
+    unless `tower.shared` is off.
 
-    counts: (labels, 1), how many training queries carry each label; the formula in index.label_vector trusts a free
-    vector by it, so that a label without training queries has its text alone.
+    free: (labels, dim). counts: (labels, 1), how many training queries carry each label; index.label_vector trusts the
+    free vector and the centroid by it, so that a label without training queries has its text alone.
     """
 
-    def __init__(self, config: Config, counts: NDArray[np.int64]) -> None:
-        generator = torch.Generator().manual_seed(config.training.seed)
-        dim = config.tower.dim
-        self.embedding = UnifiedEmbedding(config.features.rows, dim, generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.training.seed)
-            self.head = Head(dim, config.tower.hidden, config.tower.dropout)
-        self.free = torch.zeros(len(counts), dim)
-        self.counts = torch.from_numpy(counts.astype(np.float32))[:, None]
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        self.config = config
+        seed = config.training.seed
+        self.queries = make_tower(config, seed)
+        self.labels = self.queries if config.tower.shared else make_tower(config, seed + 1)
+        counts = torch.from_numpy(dataset.counts.astype(np.float32))[:, None]
+        self.counts = counts.to(self.queries.device)
+        self.free = torch.zeros(len(counts), self.queries.dim, device=self.queries.device)
+        self.centroids = Centroids(dataset.relevance, self.queries.dim) if config.label.centroid else None
+        self._free_adagrad = RowAdagrad(self.free, config.training.free_rate)
 
-    def encode(self, bags: Bags) -> Tensor:
-        """Unit vectors (len(bags), dim) without gradients or dropout."""
-        self.head.eval()
-        blocks = [torch.empty(0, self.free.shape[1])]
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The towers by name, each once."""
+        return {"tower": self.queries} if self.labels is self.queries else {"query": self.queries, "label": self.labels}
+
+    def batch(self, queries: Items, labels: Items, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Vectors of queries (b, dim) and label texts (p, dim) in the graph, in one call of the tower where that pays."""
+        tower = self.queries
+        if self.labels is tower and isinstance(queries, Bags) and isinstance(labels, Bags):
+            # One table look-up serves both sides, and rows that both touch are read and written once.
+            both = tower.batch(stack_bags(queries, labels), random)
+            return both[: len(queries)], both[len(queries) :]
+        return tower.batch(queries, random), self.labels.batch(labels, random)
+
+    def own_chance(
+        self, world: World, queries: Items, labels: Items, chunk: int, random: np.random.Generator
+    ) -> np.random.Generator:
+        """Where this process draws chance from for its own part of these texts: for one process, `random` itself.
+
+        For several, `random` is moved on in all of them as encoding all the texts, chunk by chunk, would in one. So
+        what is drawn later, such as which labels go without their free vector, depends on no number of processes.
+        """
+        if world.size == 1:
+            return random
+        if chunk:
+            calls = [[part] for side in (queries, labels) for part in chunks_of(side, chunk)]
+        else:
+            both = self.labels is self.queries and isinstance(queries, Bags)
+            calls = [[queries, labels]] if both else [[queries], [labels]]
+        seed = 0
+        for call in calls:
+            random.random(sum(len(items.rows) for items in call if isinstance(items, Bags)), dtype=np.float32)
+            seed = int(random.integers(1 << 62))
+        return np.random.default_rng([seed, world.rank])
+
+    def label_vectors(self, texts: Tensor) -> Tensor:
+        """Unit vectors (labels, dim) of all labels from their text vectors (labels, dim), no graph."""
         with torch.no_grad():
-            for start in range(0, len(bags), _BLOCK):
-                lookup = Lookup.of(bags.take(np.arange(start, min(start + _BLOCK, len(bags)))))
-                rows, gates = self.embedding.table[lookup.rows], self.embedding.gates[lookup.rows]
-                blocks.append(self.head(self.embedding.pooled(lookup, rows, gates)))
-        return torch.cat(blocks)
+            return unit(self.label_sums(texts))
 
-    def label_vectors(self, texts: Tensor, labels: Tensor, free: Tensor) -> Tensor:
-        """Unit label vectors (n, dim) of the given label rows (n,) from their text vectors and free vectors."""
-        return unit(self.label_sums(texts, labels, free))
-
-    def label_sums(self, texts: Tensor, labels: Tensor, free: Tensor) -> Tensor:
+    def label_sums(self, texts: Tensor) -> Tensor:
         """The same before they are brought to unit length."""
-        return label_sum(texts, free, self.counts[labels], FREE_PRIOR)
+        parts = []
+        if self.config.label.free:
+            parts.append(free_part(self.free, self.counts))
+        if self.centroids is not None:
+            parts.append(centroid_part(self.centroids.sums.to(texts), self.counts))
+        return label_sum(texts, *parts)
+
+    def update_free(self, labels: Tensor, gradient: Tensor, scale: float) -> None:
+        """One Adagrad step of the free vectors of `labels` (p,)."""
+        self._free_adagrad.step(labels.to(self.free.device), gradient, scale)
+
+    def gradients(self) -> list[Tensor]:
+        """Those of the towers, for clipping in place."""
+        return [gradient for tower in self.towers.values() for gradient in tower.gradients()]
+
+    def sum_gradients(self, world: World) -> None:
+        """Add up the gradients of the towers over all processes."""
+        for tower in self.towers.values():
+            if isinstance(tower, UnifiedTower):
+                tower.sum_gradients(world)
+            else:
+                world.sum(tower.gradients())
+
+    def update(self, scale: float) -> None:
+        for tower in self.towers.values():
+            tower.update(scale)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights and optimiser state, for a checkpoint."""
+        found = {
+            f"{name}.{key}": value for name, tower in self.towers.items() for key, value in tower.tensors().items()
+        }
+        found |= {"free": self.free.cpu(), "adagrad.free": self._free_adagrad.accumulator.cpu()}
+        if self.centroids is not None:
+            found |= {"centroids.sums": self.centroids.sums, "centroids.vectors": self.centroids.vectors}
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over a checkpoint of a model of the same settings."""
+        for name, tower in self.towers.items():
+            prefix = f"{name}."
+            tower.load({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+        self.free.copy_(tensors["free"])
+        self._free_adagrad.accumulator.copy_(tensors["adagrad.free"])
+        if self.centroids is not None:
+            self.centroids.sums.copy_(tensors["centroids.sums"])
+            self.centroids.vectors.copy_(tensors["centroids.vectors"])
+
+
+def make_tower(config: Config, seed: int) -> Tower:
+    """A new tower of the configured kind."""
+    if config.tower.kind == "transformer":
+        from training.transformer import TransformerTower  # heavy: only where it is asked for
+
+        return TransformerTower(config.transformer, seed)
+    return UnifiedTower(config, seed)

@@ -15,7 +15,7 @@ class RowAdagrad:
     def __init__(self, parameter: Tensor, rate: float) -> None:
         self.parameter = parameter
         self.rate = rate
-        self.accumulator = torch.zeros(parameter.shape[0])
+        self.accumulator = torch.zeros(parameter.shape[0], device=parameter.device)
 
     def step(self, rows: Tensor, gradient: Tensor, scale: float) -> None:
         """Move `rows` (n,), each named once, against `gradient` (n, dim) or (n,), at `scale` times the rate.

@@ -3,46 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from index.errors import InputError, LabelspaceError, first_line
-from index.features import stack_bags
-from index.files import write_json
+from index.errors import LabelspaceError
+from index.label_vector import centroid_part, free_part, label_sum, unit
+from training.adamw import adamw_tensors, restore_adamw
 from training.batches import Batch, Batches
-from training.checkpoint import (
-    Point,
-    Position,
-    adamw_tensors,
-    load_checkpoint,
-    restore_adamw,
-    save_checkpoint,
-)
-from training.config import Config, differing_keys, load_config, save_config
+from training.checkpoint import CHECKPOINT, Point, Position, keep_best, load_checkpoint, save_checkpoint
+from training.clusters import balanced_clusters, cluster_size
+from training.config import Config
+from training.curves import Curves
 from training.dataset import Dataset
+from training.distributed import PeerGoneError, World, objective_of, placed, progress_of
 from training.dual_encoder import DualEncoder
-from training.losses import decoupled_softmax
-from training.metrics import Judged
+from training.gradient_cache import Chunked, cached_backward, chunks_of
+from training.metrics import Judged, without
+from training.negatives import Negatives, Pool
+from training.objective import Compared, Objective
 from training.progress import Progress
-from training.row_adagrad import RowAdagrad
-from training.unified_embedding import Lookup
+from training.run import check_same_settings
+from training.signals import Stop, stop_signals
 
-CONFIG = "config.toml"
-_CORPUS = "corpus.json"
 _FINAL_RATE = 0.05
 _DEV_ROWS = 1000
 _DEV_BLOCK = 256
+_CHOSEN_BY = "nDCG@5"
 
 
 class InterruptedRunError(LabelspaceError):
@@ -52,100 +43,195 @@ class InterruptedRunError(LabelspaceError):
 class Trainer:
     """One run: the model, its optimisers, and where it stands."""
 
-    def __init__(self, dataset: Dataset, config: Config) -> None:
-        self.dataset, self.config = dataset, config
+    def __init__(
+        self, dataset: Dataset, config: Config, *, time_limit: float | None = None, world: World | None = None
+    ) -> None:
+        """time_limit: seconds of training after which the run ends, its rates having fallen by then.
+
+        world: the processes that train this run together, each with a Trainer of its own; None for this one alone.
+        """
+        self.dataset, self.config, self.time_limit = dataset, config, time_limit
+        self.world = world or World()
         training = config.training
         torch.set_num_threads(training.threads)
-        self.model = DualEncoder(config, dataset.counts)
-        self.batches = Batches(
-            dataset.relevance, training.batch, training.sampled_labels, training.unseen_share, training.seed
+        self.model = DualEncoder(placed(config, self.world), dataset)
+        self.batches = Batches(dataset.relevance, training.batch, training.seed)
+        self.negatives = Negatives(
+            dataset.relevance, dataset.excluded, config.negatives, config.loss.temperature, self.model.queries.device
         )
+        self.objective = objective_of(config.loss, self.model.queries.dim, self.world)
+        self.loss_optimiser = _optimiser_of(self.objective, training.dense_rate)
         self.per_epoch = self.batches.per_epoch
         self.steps = training.epochs * self.per_epoch
-        embedding = self.model.embedding
-        self.sparse = {
-            "table": RowAdagrad(embedding.table, training.table_rate),
-            "gates": RowAdagrad(embedding.gates, training.gate_rate),
-            "free": RowAdagrad(self.model.free, training.free_rate),
-        }
-        self.names = [name for name, _ in self.model.head.named_parameters()]
-        self.dense = torch.optim.AdamW(
-            self.model.head.parameters(), lr=training.dense_rate, weight_decay=training.weight_decay
-        )
         self.position = Position()
+        self.order: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
 
-    def train(self, run: Path) -> None:
+    def train(self, run: Path, *, tensorboard: bool = False) -> None:
         """Train to the end from the current position, with a checkpoint in `run` after every epoch.
 
-        Raises InterruptedRunError after SIGINT or SIGTERM, once the checkpoint is written, and LabelspaceError when
-        the loss is no number any more; the last good checkpoint then stays.
+        The best epoch by nDCG@5 on dev is kept beside it. Raises InterruptedRunError after SIGINT or SIGTERM, once the
+        checkpoint is written, and LabelspaceError when the loss is no number any more or another process of the run has
+        gone; the last good checkpoint then stays. Of several processes, the first alone writes into `run`.
         """
         done = self.position.epoch * self.per_epoch + self.position.step
-        with _stop_signals() as stop, Progress("training", self.steps, "steps", done=done) as progress:
-            while self.position.epoch < self.config.training.epochs:
-                self._epoch(run, progress, stop)
-                self._save(run)
+        curves = Curves(run if tensorboard and self.world.first else None, done)
+        try:
+            with curves, stop_signals() as stop, progress_of(self.world, self.steps, done) as progress:
+                progress.say(f"each query is compared with {self.negatives.describe()}")
+                while self.position.epoch < self.config.training.epochs and not self._over():
+                    self._epoch(run, progress, stop, curves)
+                    self._save(run)
+        except PeerGoneError as error:
+            kept = f"the checkpoint in {run} is whole; go on with the same command and --resume"
+            if not (run / CHECKPOINT).is_file():
+                kept = f"there is no checkpoint in {run} yet; start again in another folder"
+            raise PeerGoneError(f"{error}; {kept}") from error
 
-    def _epoch(self, run: Path, progress: Progress, stop: _Stop) -> None:
+    def _over(self) -> bool:
+        """Whether the time is used up, or dev has not become better for `patience` epochs."""
+        curve, patience = self.position.curve, self.config.training.patience
+        if self.time_limit is not None and self.position.seconds >= self.time_limit:
+            return True
+        best = best_point(curve)
+        return bool(patience) and best is not None and curve[-1].epoch - best.epoch >= patience
+
+    def _epoch(self, run: Path, progress: Progress, stop: Stop, curves: Curves) -> None:
         began = time.monotonic() - self.position.seconds
-        for batch in self.batches.epoch(self.position.epoch, first=self.position.step):
+        if self.order is None:
+            self.order = self.batches.order(self.position.epoch, self._clusters())
+        for batch in self.batches.epoch(self.position.epoch, self.order, first=self.position.step):
             loss = self.step(batch)
             if not math.isfinite(loss):
                 raise LabelspaceError(
                     f"loss is {loss} at epoch {batch.epoch + 1}, step {batch.step + 1}; the checkpoint in {run} "
                     "is from before that; try lower training.table_rate and training.dense_rate"
                 )
+            asked, seconds = self.world.agree(stop.asked, time.monotonic() - began)
             self.position = dataclasses.replace(
                 self.position,
                 step=batch.step + 1,
-                seconds=time.monotonic() - began,
+                seconds=seconds,
                 loss_sum=self.position.loss_sum + loss,
             )
+            curves.step(loss, self._rate_scale(batch))
             progress.advance(1, f"epoch {batch.epoch + 1}, loss {self.position.loss_sum / (batch.step + 1):.3f}")
-            if stop.asked:
+            if asked:
                 self._save(run)
                 raise InterruptedRunError(
                     f"stopped after step {batch.step + 1} of epoch {batch.epoch + 1}; "
                     "go on with the same command and --resume"
                 )
-        epoch, seconds = self.position.epoch, time.monotonic() - began
+            if self.time_limit is not None and self.position.seconds >= self.time_limit:
+                break
+        self._end_epoch(progress, curves, began)
+
+    def _end_epoch(self, progress: Progress, curves: Curves, began: float) -> None:
+        epoch, steps, seconds = self.position.epoch, max(1, self.position.step), time.monotonic() - began
         dev = self.dev_figures()
-        point = Point(epoch, self.per_epoch, seconds, self.position.loss_sum / self.per_epoch, dev)
+        _, after = self.world.agree(False, time.monotonic() - began)
+        point = Point(epoch, steps, seconds, self.position.loss_sum / steps, dev)
         figures = ", ".join(f"{name} {value:.1f}" for name, value in dev.items())
         progress.say(
             f"epoch {epoch + 1}: loss {point.loss:.4f}, {seconds:.0f} s, dev (tower alone): {figures or 'none'}"
         )
-        self.position = Position(epoch + 1, seconds=time.monotonic() - began, curve=(*self.position.curve, point))
+        curves.dev(dev)
+        self.order = None
+        self.position = Position(epoch + 1, seconds=after, curve=(*self.position.curve, point))
 
     def step(self, batch: Batch) -> float:
         """One update from one batch; returns its loss."""
-        training = self.config.training
-        bags = stack_bags(self.dataset.queries.take(batch.queries), self.dataset.labels.take(batch.pool))
-        keep = batch.random.random(len(bags.rows), dtype=np.float32) >= training.feature_dropout
-        lookup = Lookup.of(bags, keep)
-        pool = torch.from_numpy(batch.pool)
-        rows, gates = self.model.embedding.touched(lookup)
-        free = self.model.free[pool].requires_grad_()
-        known = torch.from_numpy(batch.random.random((len(pool), 1), dtype=np.float32) >= training.free_dropout)
-
-        self.model.head.train()
-        torch.manual_seed(int(batch.random.integers(1 << 62)))
-        vectors = self.model.head(self.model.embedding.pooled(lookup, rows, gates))  # (queries + pool, dim)
-        queries, texts = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
-        labels = self.model.label_vectors(texts, pool, free * known)  # (pool, dim)
-        scores = queries @ labels.T / training.temperature  # (queries, pool)
-        loss = decoupled_softmax(scores, torch.from_numpy(batch.positive))
-
-        self.dense.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        step = batch.epoch * self.per_epoch + batch.step
+        if self.negatives.due(step):
+            self.negatives.refresh(self.label_vectors())
+        loss, free, pool = self._backward(batch)
+        if self.world.size > 1:
+            loss = self._sum_gradients(loss, free)
         scale = self._rate_scale(batch)
-        for group in self.dense.param_groups:
-            group["lr"] = training.dense_rate * scale
-        self.dense.step()
-        for name, where, leaf in (("table", lookup.rows, rows), ("gates", lookup.rows, gates), ("free", pool, free)):
-            assert leaf.grad is not None  # noqa: S101 - every leaf takes part in the loss
-            self.sparse[name].step(where, leaf.grad, scale)
-        return float(loss.detach())
+        self._clip([*self.model.gradients(), *([] if free.grad is None else [free.grad])])
+        self.model.update(scale)
+        if free.grad is not None:
+            self.model.update_free(torch.from_numpy(pool.labels), free.grad, scale)
+        if self.loss_optimiser is not None:
+            for group in self.loss_optimiser.param_groups:
+                group["lr"] = self.config.training.dense_rate * scale
+            self.loss_optimiser.step()
+            self.loss_optimiser.zero_grad()
+        return loss
+
+    def _backward(self, batch: Batch) -> tuple[float, Tensor, Pool]:
+        """The loss of the batch, its gradients left with the towers; the pool's free vectors with theirs, the pool."""
+        queries = self.dataset.queries.take(batch.queries)
+        vectors = None
+        if self.negatives.needs_vectors:
+            vectors = self.world.encode(self.model.queries, queries)
+        pool = self.negatives.pool(batch.queries, vectors, batch.random)
+        labels = self.dataset.labels.take(pool.labels)
+        free = self.model.free[torch.from_numpy(pool.labels).to(self.model.free.device)].requires_grad_()
+
+        def loss_of(q: Tensor, texts: Tensor) -> Tensor:
+            q, texts = self.world.vectors(q, texts, (len(queries), len(labels)))
+            compared = self._compared(batch, q, texts, free, pool)
+            self.negatives.write_back(pool.labels, compared.labels)
+            if self.model.centroids is not None:
+                self.model.centroids.update(batch.queries, q)
+            return self.objective(compared, batch.random)
+
+        chunk = self.config.training.chunk
+        chance = self.model.own_chance(self.world, queries, labels, chunk, batch.random)
+        own_queries, own_labels = self.world.own(queries), self.world.own(labels)
+        if chunk:
+            sides = [
+                Chunked(self.model.queries.batch, chunks_of(own_queries, chunk)),
+                Chunked(self.model.labels.batch, chunks_of(own_labels, chunk)),
+            ]
+            return float(cached_backward(sides, loss_of, chance)), free, pool
+        loss = loss_of(*self.model.batch(own_queries, own_labels, chance))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), free, pool
+
+    def _sum_gradients(self, loss: float, free: Tensor) -> float:
+        """Of all processes; returns their losses' sum."""
+        self.model.sum_gradients(self.world)
+        total = torch.tensor([loss], dtype=torch.float64)
+        learned = [parameter.grad for parameter in self.objective.loss.parameters()]
+        self.world.sum([total, *(gradient for gradient in (free.grad, *learned) if gradient is not None)])
+        return float(total)
+
+    def _compared(self, batch: Batch, queries: Tensor, texts: Tensor, free: Tensor, pool: Pool) -> Compared:
+        """Label vectors by the one formula, a random share of the labels without their free vector or centroid."""
+        config, centroids = self.config.label, self.model.centroids
+        where = torch.from_numpy(pool.labels)
+        counts = self.model.counts[where.to(self.model.counts.device)]
+        parts = []
+        if config.free:
+            parts.append(_kept(len(where), config.free_dropout, batch.random).to(texts) * free_part(free, counts))
+        if centroids is None:
+            return Compared(queries, unit(label_sum(texts, *parts)), pool, rest=self.negatives.rest(pool))
+        kept = _kept(len(where), config.centroid_dropout, batch.random).to(texts)
+        labels = label_sum(texts, *parts, kept * centroid_part(centroids.sums[where].to(texts), counts))
+        rows, columns = (torch.from_numpy(side) for side in pool.positive.nonzero())
+        own = centroids.without(where[columns], torch.from_numpy(batch.queries)[rows]).to(texts)
+        fewer = (counts[columns] - 1).clamp(min=0)
+        pairs = label_sum(texts[columns], *(part[columns] for part in parts), kept[columns] * centroid_part(own, fewer))
+        return Compared(queries, unit(labels), pool, unit(pairs), self.negatives.rest(pool))
+
+    def _clip(self, gradients: list[Tensor]) -> None:
+        if self.config.training.clip:
+            norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
+            scale = min(1.0, self.config.training.clip / (float(norm) + 1e-12))
+            for gradient in gradients:
+                gradient.mul_(scale)
+
+    def _clusters(self) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]] | None:
+        """Clusters of the training queries by their current vectors, where batches are made of them."""
+        config, epoch = self.config.negatives, self.position.epoch
+        if config.kind != "clustered":
+            return None
+        rows = self.batches.rows
+        vectors = self.world.encode(self.model.queries, self.dataset.queries.take(rows)).cpu().numpy()
+        size = cluster_size(config.cluster_start, config.cluster_end, epoch, self.config.training.epochs)
+        random = np.random.default_rng([self.config.training.seed, epoch, 1])
+        return [rows[part] for part in balanced_clusters(vectors, size, random)]
 
     def dev_figures(self) -> dict[str, float]:
         """P@1, nDCG@5 and R@10 in percent of the tower alone, exact search, on dev rows thinned to 1,000."""
@@ -155,109 +241,80 @@ class Trainer:
             return {}
         rows = rows[:: -(-len(rows) // _DEV_ROWS)]
         labels = self.label_vectors()
-        queries = self.model.encode(dev.bags.take(rows))
-        depth = min(10, len(labels))
-        best = [(part @ labels.T).topk(depth, dim=1).indices for part in torch.split(queries, _DEV_BLOCK)]
-        judged = Judged.of(torch.cat(best).numpy(), dev.relevance[rows])
+        queries = self.world.encode(self.model.queries, dev.items.take(rows))
+        excluded = dev.excluded[rows]
+        depth = min(10 + int(np.diff(excluded.indptr).max(initial=0)), len(labels))
+        best = [(part @ labels.T).topk(depth, dim=1) for part in torch.split(queries, _DEV_BLOCK)]
+        found = torch.cat([part.indices for part in best]).cpu().numpy()
+        scores = torch.cat([part.values for part in best]).cpu().numpy()
+        judged = Judged.of(without(found, scores, excluded, 10)[0], dev.relevance[rows])
         figures = {"P@1": judged.precision(1), "nDCG@5": judged.ndcg(5), "R@10": judged.recall(10)}
         return {name: 100 * value for name, value in figures.items()}
 
     def label_vectors(self) -> Tensor:
         """Unit vectors of all labels, (labels, dim)."""
-        everything = torch.arange(len(self.model.free))
-        return self.model.label_vectors(self.model.encode(self.dataset.labels), everything, self.model.free)
+        return self.model.label_vectors(self.world.encode(self.model.labels, self.dataset.labels))
 
     def resume(self, run: Path) -> None:
         """Take over the state of a run. Raises InputError naming the settings in which it differs from this one."""
-        differing = differing_keys(load_config(run / CONFIG), self.config)
-        if differing:
-            raise InputError(
-                f"{run}: was started with other values of {', '.join(differing)}; resume with the same ones"
-            )
+        check_same_settings(run, self.config)
         tensors, self.position = load_checkpoint(run)
-        load_model(self.model, tensors)
-        for name, optimiser in self.sparse.items():
-            optimiser.accumulator.copy_(tensors[f"adagrad.{name}"])
-        restore_adamw(self.dense, self.names, tensors)
+        self.model.load(tensors)
+        self.negatives.load(tensors)
+        if "order" in tensors:
+            self.order = tensors["order"].numpy()
+        if self.loss_optimiser is not None:
+            for name, parameter in _named(self.objective):
+                parameter.data.copy_(tensors[f"loss.{name}"])
+            restore_adamw(self.loss_optimiser, [f"loss.{name}" for name, _ in _named(self.objective)], tensors)
 
     def _save(self, run: Path) -> None:
-        state = model_tensors(self.model)
-        for name, optimiser in self.sparse.items():
-            state[f"adagrad.{name}"] = optimiser.accumulator
-        save_checkpoint(run, state | adamw_tensors(self.dense, self.names), self.position)
+        """Write the checkpoint, which is also the best one right after the best epoch."""
+        if self.world.first:
+            self._write(run)
+        self.world.wait()  # torchrun ends all processes when one has ended: nobody may leave before this is done
+
+    def _write(self, run: Path) -> None:
+        state = self.model.tensors() | self.negatives.tensors()
+        if self.order is not None:
+            state["order"] = torch.from_numpy(self.order)
+        if self.loss_optimiser is not None:
+            names = [f"loss.{name}" for name, _ in _named(self.objective)]
+            state |= {f"loss.{name}": value.detach() for name, value in _named(self.objective)}
+            state |= adamw_tensors(self.loss_optimiser, names)
+        save_checkpoint(run, state, self.position)
+        curve = self.position.curve
+        if curve and self.position.step == 0 and curve[-1] is best_point(curve):
+            keep_best(run)
 
     def _rate_scale(self, batch: Batch) -> float:
-        """Linear warm-up, then linear decay to a twentieth."""
+        """Linear warm-up, then linear decay to a twentieth, by steps or by time, whichever is further on."""
         step = batch.epoch * self.per_epoch + batch.step
         warm_up = min(1.0, (step + 1) / (self.config.training.warmup_steps + 1))
-        return warm_up * max(_FINAL_RATE, 1 - step / self.steps)
+        gone = step / self.steps
+        if self.time_limit is not None:
+            gone = max(gone, self.position.seconds / self.time_limit)
+        return warm_up * max(_FINAL_RATE, 1 - gone)
 
 
-def model_tensors(model: DualEncoder) -> dict[str, Tensor]:
-    head = {f"head.{name}": value for name, value in model.head.state_dict().items()}
-    return {"table": model.embedding.table, "gates": model.embedding.gates, "free": model.free, **head}
+def best_point(curve: tuple[Point, ...]) -> Point | None:
+    """The first point with the highest nDCG@5 on dev; the last one where dev was not measured; None without points."""
+    measured = [point for point in curve if _CHOSEN_BY in point.dev]
+    if not measured:
+        return curve[-1] if curve else None
+    return max(measured, key=lambda point: point.dev[_CHOSEN_BY])
 
 
-def load_model(model: DualEncoder, tensors: dict[str, Tensor]) -> None:
-    """Copy a checkpoint's weights into a model of the same shapes."""
-    model.embedding.table.copy_(tensors["table"])
-    model.embedding.gates.copy_(tensors["gates"])
-    model.free.copy_(tensors["free"])
-    names = model.head.state_dict()
-    model.head.load_state_dict({name: tensors[f"head.{name}"] for name in names})
+def _kept(labels: int, dropout: float, random: np.random.Generator) -> Tensor:
+    """(labels, 1) of 0 and 1: which labels have a part in this step."""
+    return torch.from_numpy(random.random((labels, 1), dtype=np.float32) >= dropout)
 
 
-def start_run(run: Path, corpus: Path, dataset: Dataset, config: Config) -> None:
-    """Make the run's folder with its settings. Raises InputError when a run is there already."""
-    if (run / CONFIG).exists():
-        raise InputError(f"{run}: a run is there already; go on with --resume, or choose another folder with --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        save_config(config, run / CONFIG)
-    except OSError as error:
-        raise InputError(f"{run}: cannot be made ({error.strerror})") from error
-    write_json(run / _CORPUS, {"folder": str(corpus.resolve()), "fingerprint": dataset.fingerprint})
+def _named(objective: Objective) -> list[tuple[str, Tensor]]:
+    return [(str(place), value) for place, value in enumerate(objective.loss.parameters())]
 
 
-def corpus_of(run: Path) -> Path:
-    """The corpus folder that the run was started with. Raises InputError when there is no run."""
-    return Path(_corpus_note(run)["folder"])
-
-
-def check_corpus_unchanged(run: Path, dataset: Dataset) -> None:
-    """Raises InputError when the run was trained on another corpus: its rows would mean other labels."""
-    if _corpus_note(run)["fingerprint"] != dataset.fingerprint:
-        raise InputError(f"{run}: was trained on another corpus, or the corpus has changed since; train a new run")
-
-
-def _corpus_note(run: Path) -> dict[str, str]:
-    try:
-        note = json.loads((run / _CORPUS).read_text(encoding="utf-8"))
-        return {"folder": str(note["folder"]), "fingerprint": str(note["fingerprint"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run}: no run is here ({first_line(error)}); `labelspace train` makes one") from error
-
-
-class _Stop:
-    """Whether a signal has asked the run to stop."""
-
-    asked = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn SIGINT and SIGTERM into a question that the loop answers after the step it is in."""
-    stop = _Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+def _optimiser_of(objective: Objective, rate: float) -> torch.optim.AdamW | None:
+    """For what the loss itself learns; None where that is nothing."""
+    learned = objective.loss.parameters()
+    return torch.optim.AdamW(learned, lr=rate, weight_decay=0.0) if learned else None

@@ -1,36 +1,86 @@
-"""Training runs: they learn, resume exactly, stop cleanly, and refuse what does not belong together."""
+"""Training runs: they learn, resume exactly, stop cleanly, keep the best epoch, and refuse what is not theirs."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from index.collection import Collection
 from index.errors import BundleError, InputError, LabelspaceError
 from tests_support import TINY, write_corpus
 from training.batches import Batch
-from training.checkpoint import CHECKPOINT, load_checkpoint
-from training.config import Config, load_config
+from training.checkpoint import BEST, CHECKPOINT, Point, load_best, load_checkpoint
+from training.config import load_config
 from training.dataset import Dataset, load_dataset
-from training.trainer import InterruptedRunError, Trainer, check_corpus_unchanged, start_run
+from training.export import export_run
+from training.run import check_corpus_unchanged, start_run
+from training.trainer import InterruptedRunError, Trainer, best_point
+
+SHORT = (*TINY, "training.epochs=2", "training.batch=16", "negatives.sampled=10")
+KINDS = {
+    "uniform": ("negatives.log_weight=true",),
+    "in_batch": ("negatives.kind=in_batch", "training.chunk=7"),
+    "clustered": ("negatives.kind=clustered", "negatives.cluster_start=2", "negatives.cluster_end=8"),
+    "cached": ("negatives.kind=cached", "negatives.hardest=5", "negatives.refresh=4"),
+    "mined": ("negatives.kind=mined", "negatives.mined=2", "negatives.refresh=3"),
+    "all": ("negatives.kind=all", "label.free=false"),
+    "centroid": ("label.centroid=true", "label.text_queries=true"),
+    "sigmoid": ("loss.name=sigmoid",),
+    "one_positive": ("loss.name=softmax_one_positive", "tower.dropout=0.3"),
+    "nested_mixed": ("loss.prefixes=[8, 16]", "loss.mixup=0.5"),
+    "apart": ("tower.shared=false", "training.clip=0.5"),
+}
 
 
 @pytest.fixture(scope="module")
-def config() -> Config:
-    return load_config(None, [*TINY, "training.epochs=3"])
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("short") / "corpus", train=80, test=5)
 
 
 @pytest.fixture(scope="module")
-def dataset(tiny_corpus: Path, config: Config) -> Dataset:
-    return load_dataset(tiny_corpus, config)
+def datasets(corpus: Path) -> Callable[..., Dataset]:
+    def load(*settings: str) -> Dataset:
+        return load_dataset(corpus, load_config(None, [*SHORT, *settings]))
+
+    return load
+
+
+def trainer_of(dataset: Dataset, *settings: str, time_limit: float | None = None) -> Trainer:
+    return Trainer(dataset, load_config(None, [*SHORT, *settings]), time_limit=time_limit)
 
 
 def losses(trainer: Trainer) -> list[float]:
     return [point.loss for point in trainer.position.curve]
+
+
+def each_step(trainer: Trainer, changed: Callable[[int, float], float]) -> list[float]:
+    """Let `changed` see the number of every step from 1 and its loss, and say what the trainer gets to see."""
+    step, seen = trainer.step, list[float]()
+
+    def counted(batch: Batch) -> float:
+        seen.append(step(batch))
+        return changed(len(seen), seen[-1])
+
+    trainer.step = counted  # type: ignore[method-assign]
+    return seen
+
+
+def stop_after(trainer: Trainer, steps: int) -> list[float]:
+    """Send this process a SIGINT in so many steps, as Ctrl-C would."""
+
+    def interrupted(number: int, loss: float) -> float:
+        if number == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    return each_step(trainer, interrupted)
 
 
 def test_learns_what_the_texts_say(tiny_run: Path) -> None:
@@ -40,70 +90,271 @@ def test_learns_what_the_texts_say(tiny_run: Path) -> None:
     assert last.dev["P@1"] > 90
 
 
+@pytest.mark.parametrize("name", list(KINDS))
 def test_a_run_stopped_at_any_step_and_resumed_ends_where_an_unbroken_one_does(
-    dataset: Dataset, config: Config, tiny_corpus: Path, tmp_path: Path
+    name: str, datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
 ) -> None:
-    whole = Trainer(dataset, config)
+    settings = KINDS[name]
+    dataset = datasets(*settings)
+    whole = trainer_of(dataset, *settings)
+    wanted = each_step(whole, lambda number, loss: loss)
     whole.train(tmp_path)
-    for stop in (1, 5, whole.batches.per_epoch, whole.batches.per_epoch + 2):
+    assert np.isfinite(wanted).all()
+    for stop in (1, whole.per_epoch - 1, whole.per_epoch, whole.per_epoch + 2):
         run = tmp_path / f"stopped{stop}"
-        start_run(run, tiny_corpus, dataset, config)
-        broken = Trainer(dataset, config)
-        stop_after(broken, stop)
+        start_run(run, corpus, dataset, whole.config)
+        broken = trainer_of(dataset, *settings)
+        found = stop_after(broken, stop)
         with pytest.raises(InterruptedRunError, match=r"stopped after step \d+ of epoch [12]; go on .* --resume"):
             broken.train(run)
-        resumed = Trainer(dataset, config)
+        resumed = trainer_of(dataset, *settings)
         resumed.resume(run)
+        found += each_step(resumed, lambda number, loss: loss)
         resumed.train(run)
-        assert torch.equal(resumed.model.embedding.table, whole.model.embedding.table)
-        assert torch.equal(resumed.model.free, whole.model.free)
+        assert found == pytest.approx(wanted, rel=1e-6)
         assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
+        kept, same = load_checkpoint(tmp_path)[0], load_checkpoint(run)[0]
+        assert set(kept) == set(same)
+        for key, value in kept.items():
+            assert torch.equal(value, same[key]), key
 
 
-def stop_after(trainer: Trainer, steps: int) -> None:
-    """Send this process a SIGINT after so many steps, as Ctrl-C would."""
-    step, done = trainer.step, 0
-
-    def counted(batch: Batch) -> float:
-        nonlocal done
-        done += 1
-        if done == steps:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(batch)
-
-    trainer.step = counted  # type: ignore[method-assign]
-
-
-def test_the_same_seed_gives_the_same_run_and_another_does_not(
-    dataset: Dataset, config: Config, tmp_path: Path
+def test_a_run_stopped_again_and_again_ends_there_too(
+    datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
 ) -> None:
-    one, same = Trainer(dataset, config), Trainer(dataset, config)
-    other = Trainer(dataset, load_config(None, [*TINY, "training.epochs=3", "training.seed=5"]))
-    batch = next(iter(one.batches.epoch(0)))
-    again = next(iter(same.batches.epoch(0)))
-    assert one.step(batch) == same.step(again)
-    assert torch.equal(one.model.embedding.table, same.model.embedding.table)
-    assert not torch.equal(one.model.embedding.table, other.model.embedding.table)
+    whole = trainer_of(datasets())
+    whole.train(tmp_path)
+    run = tmp_path / "run"
+    start_run(run, corpus, datasets(), whole.config)
+    for stopped in range(whole.steps):
+        part = trainer_of(datasets())
+        if stopped:
+            part.resume(run)
+        stop_after(part, 1)
+        with pytest.raises(InterruptedRunError):
+            part.train(run)
+    last = trainer_of(datasets())
+    last.resume(run)
+    last.train(run)
+    assert losses(last) == pytest.approx(losses(whole), rel=1e-6)
+    for name, value in whole.model.tensors().items():
+        assert torch.equal(value, last.model.tensors()[name])
 
 
+def test_the_same_seed_gives_the_same_run_and_another_does_not(datasets: Callable[..., Dataset]) -> None:
+    one, same, other = trainer_of(datasets()), trainer_of(datasets()), trainer_of(datasets(), "training.seed=5")
+
+    def first(trainer: Trainer) -> float:
+        return trainer.step(next(iter(trainer.batches.epoch(0, trainer.batches.order(0)))))
+
+    assert first(one) == first(same)
+    assert first(one) != first(other)
+    assert torch.equal(one.model.free, one.model.free)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
-    dataset: Dataset, config: Config, tiny_corpus: Path, tmp_path: Path
+    bad: float, datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
 ) -> None:
-    start_run(tmp_path / "run", tiny_corpus, dataset, config)
-    trainer = Trainer(dataset, config)
-    first = trainer.batches.per_epoch
-    step, done = trainer.step, 0
-
-    def poisoned(batch: Batch) -> float:
-        nonlocal done
-        done += 1
-        return float("nan") if done == first + 2 else step(batch)
-
-    trainer.step = poisoned  # type: ignore[method-assign]
-    with pytest.raises(LabelspaceError, match=r"loss is nan at epoch 2, step 2"):
+    trainer = trainer_of(datasets())
+    start_run(tmp_path / "run", corpus, datasets(), trainer.config)
+    first = trainer.per_epoch
+    each_step(trainer, lambda number, loss: bad if number == first + 2 else loss)
+    with pytest.raises(LabelspaceError, match=rf"loss is {bad} at epoch 2, step 2; the checkpoint in .* before that"):
         trainer.train(tmp_path / "run")
-    _, position = load_checkpoint(tmp_path / "run")
+    tensors, position = load_checkpoint(tmp_path / "run")
     assert (position.epoch, position.step) == (1, 0)
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_weight_that_is_no_number_is_a_loss_that_is_none(datasets: Callable[..., Dataset], tmp_path: Path) -> None:
+    trainer = trainer_of(datasets())
+    trainer.model.free[0] = torch.nan
+    with pytest.raises(LabelspaceError, match="loss is nan at epoch 1, step"):
+        trainer.train(tmp_path)
+
+
+def with_dev(trainer: Trainer, figures: list[float]) -> None:
+    left = iter(figures)
+    trainer.dev_figures = lambda: {"P@1": 1.0, "nDCG@5": next(left)}  # type: ignore[method-assign]
+
+
+def test_the_best_epoch_is_kept_and_exported(datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path) -> None:
+    run, settings = tmp_path / "run", ("training.epochs=4",)
+    trainer = trainer_of(datasets(), *settings)
+    start_run(run, corpus, datasets(), trainer.config)
+    with_dev(trainer, [10.0, 60.0, 60.0, 20.0])
+    vectors, save = [], trainer._save
+
+    def noted(folder: Path) -> None:
+        vectors.append(trainer.label_vectors().numpy())
+        save(folder)
+
+    trainer._save = noted  # type: ignore[method-assign]
+    trainer.train(run)
+    assert len(load_checkpoint(run)[1].curve) == 4
+    assert len(load_best(run)[1].curve) == 2  # the first of equals
+    assert (run / BEST).stat().st_ino != (run / CHECKPOINT).stat().st_ino
+    said = list[str]()
+    export_run(run, tmp_path / "collection", report=said.append)
+    assert "epoch 2 of 4, the best by dev" in said[0]
+    with Collection(tmp_path / "collection") as opened:
+        sums = np.asarray(opened.snapshot.bundle.sums)
+        units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+    assert np.abs(units - vectors[1]).max() < 1e-5
+    assert np.abs(units - vectors[3]).max() > 1e-3
+
+
+def test_the_best_epoch_that_is_the_last_takes_no_room_of_its_own(
+    datasets: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    trainer = trainer_of(datasets())
+    with_dev(trainer, [10.0, 20.0])
+    trainer.train(tmp_path)
+    assert (tmp_path / BEST).stat().st_ino == (tmp_path / CHECKPOINT).stat().st_ino
+
+
+def test_a_later_epoch_that_is_better_is_kept_after_resuming(
+    datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
+) -> None:
+    settings = ("training.epochs=3",)
+    broken = trainer_of(datasets(), *settings)
+    start_run(tmp_path, corpus, datasets(), broken.config)
+    with_dev(broken, [50.0])
+    stop_after(broken, broken.per_epoch + 1)
+    with pytest.raises(InterruptedRunError):
+        broken.train(tmp_path)
+    resumed = trainer_of(datasets(), *settings)
+    resumed.resume(tmp_path)
+    with_dev(resumed, [30.0, 70.0])
+    resumed.train(tmp_path)
+    assert [point.dev["nDCG@5"] for point in load_best(tmp_path)[1].curve] == [50.0, 30.0, 70.0]
+
+
+def test_the_best_point_is_the_first_highest_or_the_last() -> None:
+    def points(*figures: float | None) -> tuple[Point, ...]:
+        dev: list[dict[str, float]] = [{} if figure is None else {"nDCG@5": figure} for figure in figures]
+        return tuple(Point(place, 1, 1.0, 1.0, part) for place, part in enumerate(dev))
+
+    def best(*figures: float | None) -> int | None:
+        point = best_point(points(*figures))
+        return None if point is None else point.epoch
+
+    assert best() is None
+    assert best(1.0, 3.0, 3.0, 2.0) == 1
+    assert best(None, None) == 1
+    assert best(0.0) == 0
+
+
+def test_training_stops_where_dev_gets_no_better(datasets: Callable[..., Dataset], tmp_path: Path) -> None:
+    for patience, epochs in ((0, 7), (1, 3), (2, 6)):
+        trainer = trainer_of(datasets(), "training.epochs=7", f"training.patience={patience}")
+        with_dev(trainer, [10.0, 30.0, 20.0, 40.0, 40.0, 39.0, 38.0])
+        trainer.train(tmp_path / str(patience))
+        assert trainer.position.epoch == epochs
+        assert len(trainer.position.curve) == epochs
+
+
+def test_a_time_limit_ends_the_run_near_it_and_the_run_can_be_exported(
+    datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
+) -> None:
+    run, limit = tmp_path / "run", 0.8
+    trainer = trainer_of(datasets(), "training.epochs=100000", time_limit=limit)
+    start_run(run, corpus, datasets(), trainer.config)
+    scales, scale_of = list[float](), trainer._rate_scale
+
+    def noted(batch: Batch) -> float:
+        scales.append(scale_of(batch))
+        return scales[-1]
+
+    trainer._rate_scale = noted  # type: ignore[method-assign]
+    began = time.monotonic()
+    trainer.train(run)
+    assert limit <= trainer.position.seconds < 3 * limit + 1
+    assert time.monotonic() - began < 3 * limit + 2
+    assert scales[-1] < 0.2 < max(scales)
+    assert export_run(run, tmp_path / "collection", report=lambda line: None)
+    again = trainer_of(datasets(), "training.epochs=100000", time_limit=limit)
+    again.resume(run)
+    epochs = again.position.epoch
+    again.train(run)
+    assert again.position.epoch == epochs  # the time was used up
+
+
+def test_a_time_limit_shorter_than_a_step_still_gives_a_run(datasets: Callable[..., Dataset], tmp_path: Path) -> None:
+    trainer = trainer_of(datasets(), time_limit=1e-9)
+    trainer.train(tmp_path)
+    assert (trainer.position.epoch, trainer.position.curve[0].step) == (1, 1)
+    assert load_best(tmp_path)[1] == load_checkpoint(tmp_path)[1]
+
+
+@pytest.mark.parametrize("settings", [(), ("label.centroid=true",), ("tower.shared=false", "loss.mixup=0.5")])
+def test_in_chunks_a_step_is_the_same(settings: tuple[str, ...], datasets: Callable[..., Dataset]) -> None:
+    calm = ("training.feature_dropout=0", "label.free_dropout=0", "label.centroid_dropout=0", "negatives.kind=all")
+    calm = (*calm, *(setting for setting in settings if "mixup" not in setting))
+    whole, chunked = trainer_of(datasets(), *calm), trainer_of(datasets(), *calm, "training.chunk=5")
+    for epoch in range(2):
+        order = whole.batches.order(epoch)
+        for one, same in zip(whole.batches.epoch(epoch, order), chunked.batches.epoch(epoch, order), strict=True):
+            assert chunked.step(same) == pytest.approx(whole.step(one), rel=1e-5, abs=1e-6)
+    for name, value in whole.model.tensors().items():
+        assert torch.allclose(value, chunked.model.tensors()[name], atol=1e-4), name
+
+
+def test_in_chunks_with_dropout_training_still_learns(datasets: Callable[..., Dataset], tmp_path: Path) -> None:
+    trainer = trainer_of(datasets(), "training.chunk=3", "training.feature_dropout=0.2", "training.epochs=6")
+    trainer.train(tmp_path)
+    assert losses(trainer)[-1] < 0.7 * losses(trainer)[0]
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-3, 1e6])
+def test_gradients_are_no_longer_than_the_limit(clip: float, datasets: Callable[..., Dataset]) -> None:
+    trainer, plain = trainer_of(datasets(), f"training.clip={clip}"), trainer_of(datasets())
+    lengths, update = [], trainer.model.update
+
+    def noted(scale: float) -> None:
+        lengths.append(torch.cat([gradient.reshape(-1) for gradient in trainer.model.gradients()]).norm().item())
+        update(scale)
+
+    trainer.model.update = noted  # type: ignore[method-assign]
+    batch, same = (next(iter(one.batches.epoch(0, one.batches.order(0)))) for one in (trainer, plain))
+    assert trainer.step(batch) == plain.step(same)
+    if clip == 1e-3:
+        assert 0 < lengths[0] <= clip * 1.001
+    else:
+        assert lengths[0] > 1e-3
+        assert torch.equal(trainer.model.free, plain.model.free)
+
+
+def test_rates_rise_then_fall_to_a_twentieth(datasets: Callable[..., Dataset]) -> None:
+    trainer = trainer_of(datasets(), "training.warmup_steps=3", "training.epochs=50")
+    none = np.random.default_rng(0)
+    scales = [
+        trainer._rate_scale(Batch(step // trainer.per_epoch, step % trainer.per_epoch, np.zeros(0, np.int64), none))
+        for step in range(trainer.steps)
+    ]
+    wanted = [min(1, (step + 1) / 4) * max(0.05, 1 - step / trainer.steps) for step in range(trainer.steps)]
+    assert scales == pytest.approx(wanted)
+    assert scales[0] < 0.3
+    assert scales[-1] == 0.05
+
+
+def test_dev_figures_are_those_of_float64_numpy(datasets: Callable[..., Dataset], tmp_path: Path) -> None:
+    dataset = datasets()
+    trainer = trainer_of(dataset)
+    trainer.train(tmp_path)
+    labels = trainer.label_vectors().double().numpy()
+    queries = trainer.model.queries.encode(dataset.dev.items).double().numpy()
+    truth = dataset.dev.relevance.toarray() > 0
+    first, gain, recall = [], [], []
+    for query, carried in zip(queries, truth, strict=True):
+        order = np.argsort(-(labels @ query))
+        discount = 1 / np.log2(np.arange(2, 7))
+        first.append(carried[order[0]])
+        gain.append(carried[order[:5]] @ discount / discount[: carried.sum()].sum())
+        recall.append(carried[order[:10]].sum() / carried.sum())
+    wanted = {"P@1": np.mean(first), "nDCG@5": np.mean(gain), "R@10": np.mean(recall)}
+    assert trainer.dev_figures() == pytest.approx({name: 100 * value for name, value in wanted.items()}, abs=0.01)
 
 
 def test_labels_without_training_rows_keep_their_text_vector(tiny_run: Path, tiny_corpus: Path) -> None:
@@ -111,7 +362,7 @@ def test_labels_without_training_rows_keep_their_text_vector(tiny_run: Path, tin
     dataset = load_dataset(tiny_corpus, config)
     trainer = Trainer(dataset, config)
     trainer.resume(tiny_run)
-    texts, vectors = trainer.model.encode(dataset.labels), trainer.label_vectors()
+    texts, vectors = trainer.model.labels.encode(dataset.labels), trainer.label_vectors()
     unseen = dataset.counts == 0
     assert unseen.sum() == 1
     assert torch.allclose(vectors[unseen], texts[unseen], atol=1e-6)
@@ -121,16 +372,16 @@ def test_labels_without_training_rows_keep_their_text_vector(tiny_run: Path, tin
 
 
 def test_refuses_another_config_another_corpus_and_a_second_start(
-    dataset: Dataset, config: Config, tiny_corpus: Path, tmp_path: Path
+    datasets: Callable[..., Dataset], corpus: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    start_run(run, tiny_corpus, dataset, config)
+    run, dataset, config = tmp_path / "run", datasets(), load_config(None, SHORT)
+    start_run(run, corpus, dataset, config)
     with pytest.raises(InputError, match="already"):
-        start_run(run, tiny_corpus, dataset, config)
+        start_run(run, corpus, dataset, config)
     with pytest.raises(BundleError, match="no checkpoint"):
         Trainer(dataset, config).resume(run)
-    with pytest.raises(InputError, match=r"training\.batch"):
-        Trainer(dataset, load_config(None, [*TINY, "training.epochs=3", "training.batch=7"])).resume(run)
+    with pytest.raises(InputError, match=r"other values of loss\.prefixes, training\.batch; resume with the same"):
+        trainer_of(dataset, "training.batch=7", "loss.prefixes=[4]").resume(run)
     other = load_dataset(write_corpus(tmp_path / "other", train=60), config)
     with pytest.raises(InputError, match="another corpus"):
         check_corpus_unchanged(run, other)
@@ -146,9 +397,10 @@ def test_refuses_a_damaged_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
             load_checkpoint(tmp_path)
 
 
-def test_trains_on_one_query_and_two_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", list(KINDS))
+def test_trains_on_one_query(name: str, tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "one", train=1, test=1)
-    config = load_config(None, [*TINY, "training.epochs=2"])
+    config = load_config(None, [*SHORT, *KINDS[name]])
     trainer = Trainer(load_dataset(folder, config), config)
     trainer.train(tmp_path)
     assert np.isfinite(losses(trainer)).all()

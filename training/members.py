@@ -1,0 +1,134 @@
+"""The trained models of a run, one or several from different seeds, as one model to export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from index.errors import InputError
+from index.features import FeatureSpec
+from index.label_vector import unit
+from index.tokens import TokenSpec
+from training.checkpoint import load_best
+from training.config import Config, load_config
+from training.dataset import Dataset
+from training.dual_encoder import DualEncoder
+from training.onnx_graph import TABLE_FILE, write_graph, write_table
+from training.run import CONFIG
+from training.tower import Items, Tower
+from training.unified_tower import UnifiedTower
+
+
+def member_runs(run: Path) -> list[Path]:
+    """The run itself, or the runs of several seeds inside it, in order."""
+    inside = sorted(run.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    return inside if inside and not (run / CONFIG).exists() else [run]
+
+
+@dataclass(frozen=True)
+class Members:
+    """Models of equal settings but their seeds (Rich representations by concatenation, RRL, ICML 2023).
+
+    Their vectors stand side by side at length 1/√n each, so that an inner product is the mean of the members' cosines.
+    width: leading dimensions that are kept of each (nested prefixes).
+    """
+
+    config: Config
+    models: Sequence[DualEncoder]
+    width: int
+    model_id: str
+
+    @classmethod
+    def load(cls, run: Path, dataset: Dataset, width: int | None, report: Callable[[str], None]) -> Members:
+        """The best checkpoint of every member. Raises InputError for a width that the models have not."""
+        runs = member_runs(run)
+        config = load_config(runs[0] / CONFIG)
+        digest = hashlib.sha256()
+        models = []
+        for member in runs:
+            settings = load_config(member / CONFIG)
+            # In full precision, as the exported towers are.
+            exact = replace(settings, transformer=replace(settings.transformer, bf16=False))
+            model = DualEncoder(exact, dataset)
+            tensors, position = load_best(member)
+            epochs = config.training.epochs
+            report(f"{member}: epoch {len(position.curve)} of {epochs}, the best by dev of those trained so far")
+            model.load(tensors)
+            models.append(model)
+            for name in sorted(tensors):
+                if not name.startswith(("order", "negatives", "loss")) and ".adam" not in name and "adagrad" not in name:
+                    digest.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        dim = models[0].queries.dim
+        if width is not None and not 0 < width <= dim:
+            raise InputError(f"--dim {width}: the run's vectors have {dim} dimensions; give 1 to {dim}")
+        digest.update(json.dumps([models[0].queries.spec.to_json(), width]).encode())
+        return cls(config, models, width or dim, digest.hexdigest()[:16])
+
+    @property
+    def dim(self) -> int:
+        return self.width * len(self.models)
+
+    @property
+    def spec(self) -> FeatureSpec | TokenSpec:
+        """What makes the towers' input of a text."""
+        spec: FeatureSpec | TokenSpec = self.models[0].queries.spec
+        return spec
+
+    def encode_queries(self, items: Items) -> NDArray[np.float32]:
+        """Unit vectors (n, dim)."""
+        return self._beside([model.queries.encode(items) for model in self.models])
+
+    def encode_labels(self, items: Items) -> NDArray[np.float32]:
+        """Unit vectors (n, dim) of label texts alone."""
+        return self._beside([model.labels.encode(items) for model in self.models])
+
+    def label_sums(self, labels: Items, nothing: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Label vectors (labels, dim) before they are brought to unit length; the text part of each member is 1/√n long.
+
+        nothing: (labels,), of which labels not even the text is known: these rows hold what training gave them alone.
+        """
+        sums = []
+        for model in self.models:
+            texts = model.labels.encode(labels)
+            length = torch.linalg.vector_norm(texts[:, : self.width], dim=1, keepdim=True).clamp(min=1e-12)
+            texts[torch.from_numpy(nothing)] = 0.0
+            sums.append(model.label_sums(texts)[:, : self.width] / length)
+        joined = torch.cat(sums, dim=1).cpu().numpy() / np.sqrt(len(self.models))
+        return np.asarray(joined, dtype=np.float32)
+
+    def write_towers(self, folder: Path) -> None:
+        """query.onnx, label.onnx and the weights beside them."""
+        if self.config.tower.shared:
+            self._write(folder, ("query", "label"), [model.queries for model in self.models], TABLE_FILE)
+        else:
+            self._write(folder, ("query",), [model.queries for model in self.models], f"query.{TABLE_FILE}")
+            self._write(folder, ("label",), [model.labels for model in self.models], f"label.{TABLE_FILE}")
+
+    def _write(self, folder: Path, names: tuple[str, ...], towers: Sequence[Tower], table: str) -> None:
+        unified = [tower for tower in towers if isinstance(tower, UnifiedTower)]
+        if not unified:
+            from training.transformer import TransformerTower, export_transformers  # heavy: only where it is needed
+
+            others = [tower for tower in towers if isinstance(tower, TransformerTower)]
+            export_transformers(folder, names, others, self.width)
+            return
+        folded = [tower.embedding.folded() for tower in unified]
+        write_table(folder / table, folded)
+        for tower in unified:
+            tower.head.eval()
+        rows, dim = folded[0].shape
+        for name in names:
+            heads = [tower.head for tower in unified]
+            write_graph(folder / f"{name}.onnx", heads, rows, dim, self.width, table=table)
+
+    def _beside(self, vectors: list[Tensor]) -> NDArray[np.float32]:
+        cut = [unit(part[:, : self.width]) for part in vectors]
+        return np.asarray(torch.cat(cut, dim=1).cpu().numpy() / np.sqrt(len(cut)), dtype=np.float32)

@@ -1,0 +1,56 @@
+"""`labelspace train`'s work: one run, or several of different seeds inside one folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from index.errors import InputError
+from training.config import Config
+from training.dataset import Dataset
+from training.run import CONFIG, check_corpus_unchanged, start_run
+from training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """resume: go on with what is there. seeds: towers to train; None: one, or as many as the resumed run has.
+
+    time_limit: seconds of training for all towers together. tensorboard: whether to write curves for it.
+    """
+
+    resume: bool = False
+    seeds: int | None = None
+    time_limit: float | None = None
+    tensorboard: bool = False
+
+
+def train_runs(run: Path, corpus: Path, dataset: Dataset, config: Config, options: RunOptions) -> tuple[int, float]:
+    """Train or go on with the run; returns epochs of the last tower, and seconds of training of all.
+
+    Several seeds are several runs, `run`/seed-0 and so on, one after another; each can be exported alone, and together
+    they are exported as one model. Raises InputError when a run is there and was not to be resumed, or is another's.
+    """
+    there = [path for path in run.glob("seed-*") if (path / CONFIG).is_file()]
+    count = options.seeds or (len(there) if options.resume and there else 1)
+    if (run / CONFIG).is_file() and count > 1:
+        raise InputError(f"{run}: holds a run of one seed; choose another folder with --out for --seeds {count}")
+    if there and (not options.resume or count < len(there)):
+        raise InputError(f"{run}: holds runs of {len(there)} seeds; go on with --resume and --seeds {len(there)} or more")
+    single = count == 1 and not there
+    seconds, epochs = 0.0, 0
+    for place in range(count):
+        folder = run if single else run / f"seed-{place}"
+        seeded = replace(config, training=replace(config.training, seed=config.training.seed + place))
+        limit = None if options.time_limit is None else options.time_limit / count
+        trainer = Trainer(dataset, seeded, time_limit=limit)
+        if options.resume and (folder / CONFIG).is_file():
+            check_corpus_unchanged(folder, dataset)
+            trainer.resume(folder)
+        elif options.resume and single:
+            check_corpus_unchanged(folder, dataset)  # says that there is no run
+        else:
+            start_run(folder, corpus, dataset, seeded)
+        trainer.train(folder, tensorboard=options.tensorboard)
+        seconds, epochs = seconds + trainer.position.seconds, trainer.position.epoch
+    return epochs, seconds
