@@ -1,6 +1,6 @@
 """What each part is worth: configurations that differ in one thing, trained at the same budget, judged on dev.
 
-    python benchmarks/ablations.py CORPUS [--only GROUP]… [--set KEY=VALUE]… [--time-limit SECONDS] [--list]
+    python benchmarks/ablations.py CORPUS [--only GROUP]… [--set KEY=VALUE]… [--time-limit SECONDS] [--train-rows N] [--list]
 
 `--set` (training.epochs=3, say) and `--time-limit` are the budget and hold for every configuration. Each is trained,
 exported and measured on dev from its bundle; test is not read. A corpus without dev gets one held out of train.
@@ -23,6 +23,7 @@ from datasets import BUILD, corpus_folder, figures_of, judged_of, slug, train_op
 from index.files import write_text
 from machine import RESULTS, costs, describe, run
 from results_table import COLUMNS, keep_rows, read_rows
+from thinning import thinned_corpus
 from training.config import load_config
 
 ROWS, PAGE = RESULTS / "ablations.json", RESULTS / "ablations.md"
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=groups, help="this group; repeatable")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--time-limit", type=float)
+    parser.add_argument("--train-rows", type=int, help="draw so many records of train, and 3,000 of dev")
     parser.add_argument("--list", action="store_true", help="show the runs and stop")
     arguments = parser.parse_args()
     wanted = [ablation for ablation in ABLATIONS if ablation.group in (arguments.only or groups)]
@@ -187,6 +189,11 @@ def main() -> None:
     folder, name = corpus_folder(arguments.corpus)
     name = arguments.name or name
     folder = with_dev(folder, name)
+    if arguments.train_rows:
+        folder = thinned_corpus(
+            folder, BUILD / "thinned" / f"{slug(name)}-{arguments.train_rows}", arguments.train_rows
+        )
+        name = f"{name}, {arguments.train_rows:,} records"
     failed = []
     for group in runs:
         try:

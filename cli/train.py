@@ -33,16 +33,19 @@ def train(
     """Train a dual encoder on CORPUS. Ctrl-C leaves a run that --resume goes on with."""
     from training.config import load_config
     from training.dataset import load_dataset
+    from training.distributed import is_first
     from training.run import saved_config
     from training.runs import RunOptions, train_runs
 
     saved = saved_config(out) if resume and config is None else config
     chosen = load_config(saved, settings)
     dataset = load_dataset(corpus, chosen)
-    click.echo(
-        f"{dataset.examples} training queries, {len(dataset.dev.items)} dev queries, {len(dataset.labels)} labels",
-        err=True,
-    )
+    if is_first():
+        click.echo(
+            f"{dataset.examples} training queries, {len(dataset.dev.items)} dev queries, {len(dataset.labels)} labels",
+            err=True,
+        )
     options = RunOptions(resume=resume, seeds=seeds, time_limit=time_limit, tensorboard=tensorboard)
     epochs, seconds = train_runs(out, corpus, dataset, chosen, options)
-    click.echo(f"{out}: trained, {epochs} epochs in {seconds:.0f} s")
+    if is_first():
+        click.echo(f"{out}: trained, {epochs} epochs in {seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""Balanced clusters of vectors: queries that are near each other, so that their labels are hard negatives of each other."""
+"""Balanced clusters of vectors: queries near each other, whose labels are hard negatives of each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def cluster_size(start: int, end: int, epoch: int, epochs: int) -> int:
     Small clusters first: early vectors say little of which queries are near each other.
     """
     share = epoch / max(1, epochs - 1)
-    return max(1, round(start * (end / start) ** share))
+    size: float = start * (end / start) ** share
+    return max(1, round(size))
 
 
 def _halves(

@@ -70,9 +70,9 @@ class NegativesConfig:
     """The pool of labels that a batch's queries are compared with, beside the positives of all of them.
 
     kind: "in_batch", no others; "uniform", `sampled` labels drawn at random; "clustered", batches of queries that are
-    near each other, and `sampled` labels; "mined", the `mined` nearest wrong labels of each query, and `sampled` labels;
-    "all", every label, encoded anew in every step; "cached", every label, by vectors of an earlier step but for the
-    positives and the `hardest` labels of the batch.
+    near each other, and `sampled` labels; "mined", the `mined` nearest wrong labels of each query, and `sampled`
+    labels; "all", every label, encoded anew in every step; "cached", every label, by vectors of an earlier step but for
+    the positives and the `hardest` labels of the batch.
     unseen_share: how often a label that no training query carries is drawn, relative to one that some query does.
     log_weight: whether drawn labels stand for those that were not. refresh: steps between two encodings of all labels
     (mined, cached) or all queries (clustered). cluster_start, cluster_end: queries in a cluster, at first and at last.
@@ -132,9 +132,9 @@ class TrainingConfig:
     """The run. Rates are for the table (row-wise Adagrad), the gates, the free vectors and the dense part (AdamW).
 
     clip: the longest gradient of a step (0: no limit). feature_dropout: share of a text's features left out of a step.
-    dev_share: held out of train, by group, when the corpus has no dev split. patience: epochs without a better nDCG@5 on
-    dev after which training stops (0: never). chunk: texts whose activations are in memory at once (0: all of a step);
-    threads: of torch.
+    dev_share: held out of train, by group, when the corpus has no dev split. patience: epochs without a better nDCG@5
+    on dev after which training stops (0: never). chunk: texts whose activations are in memory at once (0: all of a
+    step); threads: of torch.
     """
 
     epochs: int = 4

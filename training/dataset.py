@@ -18,6 +18,8 @@ from training.config import Config
 from training.corpus import Corpus, Split, hold_out, load_corpus, split_path
 from training.tower import Items
 
+_HELD_BY = 0
+
 Prepare = Callable[[Sequence[str]], Items]
 
 
@@ -32,7 +34,7 @@ class DevSplit:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """queries: items of the training texts; labels: items of the label texts; relevance, excluded: (queries, labels) CSR.
+    """queries: items of the training texts; labels: of the label texts; relevance, excluded: (queries, labels) CSR.
 
     examples: the first so many queries are records; any after them are label texts (label.text_queries).
     counts: (labels,) training records of each label. fingerprint: hex SHA-256 of all that the run depends on.
@@ -63,7 +65,8 @@ def load_dataset(folder: Path, config: Config) -> Dataset:
         kept = np.arange(len(train))
         dev = _dev(corpus.splits["dev"], None, prepare_queries)
     else:
-        kept, held = hold_out(train, config.training.dev_share, config.training.seed)
+        # Whatever the seed of the run: those of several seeds are one model, and each of them may be exported alone.
+        kept, held = hold_out(train, config.training.dev_share, _HELD_BY)
         dev = _dev(train, held, prepare_queries)
     relevance, excluded = train.relevance[kept], train.excluded[kept]
     if not relevance.nnz:

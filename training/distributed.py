@@ -6,7 +6,11 @@ others, and takes the loss of its own queries against the whole pool. Gradients 
 
 from __future__ import annotations
 
+import importlib
 import os
+import signal
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -267,6 +271,9 @@ def joined() -> Iterator[World]:
         timeout = timedelta(seconds=float(os.environ.get(TIMEOUT, _TIMEOUT_SECONDS)))
     except ValueError as error:
         raise InputError(f"{TIMEOUT}: must be a number of seconds, is {os.environ[TIMEOUT]!r}") from error
+    # The first step of an optimiser would import this, and what it imports holds on to a process group that is there by
+    # then: its threads would outlive the interpreter and abort the process at its end.
+    importlib.import_module("torch._dynamo")
     try:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
     except ValueError as error:
@@ -275,6 +282,10 @@ def joined() -> Iterator[World]:
         raise LabelspaceError(f"the other training processes were not reached ({first_line(error)})") from error
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size())
+    except PeerGoneError:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to the others: they end by themselves
+        raise
     finally:
         distributed.destroy_process_group()
 
@@ -285,6 +296,8 @@ def _told_if_gone(group: Group) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # The frames hold on to torch's process group, too: see `joined`.
+        traceback.clear_frames(error.__traceback__)
         others = [str(rank) for rank in range(group.size) if rank != group.rank]
         which = f"rank {others[0]}" if len(others) == 1 else f"one of {group.size}, seen by rank {group.rank}"
         raise PeerGoneError(f"a training process has gone ({which})") from error

@@ -47,7 +47,7 @@ class DualEncoder:
         return {"tower": self.queries} if self.labels is self.queries else {"query": self.queries, "label": self.labels}
 
     def batch(self, queries: Items, labels: Items, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Vectors of queries (b, dim) and label texts (p, dim) in the graph, in one call of the tower where that pays."""
+        """Vectors of queries (b, dim) and label texts (p, dim) in the graph, in one call of the tower if that pays."""
         tower = self.queries
         if self.labels is tower and isinstance(queries, Bags) and isinstance(labels, Bags):
             # One table look-up serves both sides, and rows that both touch are read and written once.

@@ -19,6 +19,7 @@ from index.calibration import IDENTITY, Calibration, fit_calibration
 from index.collection import add_bundle, create_collection
 from index.encoder import Encoder
 from index.errors import LabelspaceError
+from index.features import Bags
 from index.files import write_json
 from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
@@ -26,6 +27,7 @@ from index.layered import LayeredIndex, Neighbours
 from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
 from index.packed import Lists
 from index.ranking import CANDIDATES, Predictions, Ranking, rank
+from index.tokens import Tokens
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
 from training.members import Members, member_runs
@@ -139,14 +141,14 @@ class _Exporter:
         sums = self.models.label_sums(dataset.labels, blank & (dataset.counts == 0))
         examples = dataset.queries.take(np.arange(dataset.examples))
         self.report(f"encoded {len(sums)} labels and {len(examples)} examples")
-        return _Vectors(sums, queries.items(examples), queries.items(dataset.dev.items))
+        return _Vectors(sums, queries.items(_padding(examples)), queries.items(_padding(dataset.dev.items)))
 
     def _check_agreement(
         self, encoder: Encoder, items: Items, torch_encode: Callable[[Items], NDArray[np.float32]]
     ) -> None:
         most = AGREEMENT if self.config.tower.kind == "unified" else _TOKEN_AGREEMENT
         some = items.take(np.arange(min(len(items), _CHECKED_TEXTS)))
-        difference = np.abs(encoder.items(some) - torch_encode(some)).max(initial=0.0)
+        difference = np.abs(encoder.items(_padding(some)) - torch_encode(some)).max(initial=0.0)
         if difference > most:
             raise LabelspaceError(f"the ONNX tower differs from torch by {difference:.1e}, more than {most:.0e}")
 
@@ -210,3 +212,9 @@ class _Exporter:
         depth = _CALIBRATION_DEPTH + int(np.diff(excluded.indptr).max(initial=0))
         ranked = rank(found, votes, ranking, depth)
         return Predictions(*without(ranked.rows, ranked.scores, excluded, _CALIBRATION_DEPTH))
+
+
+def _padding(items: Items) -> Bags | Tokens:
+    """The same, known to be what an exported tower takes."""
+    assert isinstance(items, Bags | Tokens)  # noqa: S101 - there are no other towers
+    return items

@@ -29,7 +29,8 @@ from training.unified_tower import UnifiedTower
 
 def member_runs(run: Path) -> list[Path]:
     """The run itself, or the runs of several seeds inside it, in order."""
-    inside = sorted(run.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    seeds = [path for path in run.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
+    inside = sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))
     return inside if inside and not (run / CONFIG).exists() else [run]
 
 
@@ -64,7 +65,11 @@ class Members:
             model.load(tensors)
             models.append(model)
             for name in sorted(tensors):
-                if not name.startswith(("order", "negatives", "loss")) and ".adam" not in name and "adagrad" not in name:
+                if (
+                    not name.startswith(("order", "negatives", "loss"))
+                    and ".adam" not in name
+                    and "adagrad" not in name
+                ):
                     digest.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         dim = models[0].queries.dim
         if width is not None and not 0 < width <= dim:
@@ -91,14 +96,15 @@ class Members:
         return self._beside([model.labels.encode(items) for model in self.models])
 
     def label_sums(self, labels: Items, nothing: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Label vectors (labels, dim) before they are brought to unit length; the text part of each member is 1/√n long.
+        """Label vectors (labels, dim) before they are brought to unit length; each member's text part is 1/√n long.
 
         nothing: (labels,), of which labels not even the text is known: these rows hold what training gave them alone.
         """
         sums = []
         for model in self.models:
             texts = model.labels.encode(labels)
-            length = torch.linalg.vector_norm(texts[:, : self.width], dim=1, keepdim=True).clamp(min=1e-12)
+            length = torch.linalg.vector_norm(texts[:, : self.width], dim=1, keepdim=True)
+            length[length == 0] = 1.0  # an empty text may be nothing: what training gave stays as it is
             texts[torch.from_numpy(nothing)] = 0.0
             sums.append(model.label_sums(texts)[:, : self.width] / length)
         joined = torch.cat(sums, dim=1).cpu().numpy() / np.sqrt(len(self.models))

@@ -36,12 +36,16 @@ class Negatives:
     """Makes the pool of each batch. relevance: (queries, labels); excluded: the same shape, pairs to ignore.
 
     cache: (labels, dim) label vectors of the last refresh (mined, cached), with rows written back as they are encoded
-    again (cached); the trainer refreshes it when `due`, and `needs_vectors` says that a pool depends on the queries' own
-    vectors.
+    again (cached); the trainer refreshes it when `due`, and `needs_vectors` says that a pool depends on the queries'
+    own vectors.
     """
 
     def __init__(
-        self, relevance: csr_matrix, excluded: csr_matrix | None, config: NegativesConfig, temperature: float,
+        self,
+        relevance: csr_matrix,
+        excluded: csr_matrix | None,
+        config: NegativesConfig,
+        temperature: float,
         device: torch.device | None = None,
     ) -> None:
         self.relevance, self.config, self.temperature = relevance, config, temperature
@@ -64,8 +68,8 @@ class Negatives:
             "uniform": f"the positives of the batch and {drawn} labels drawn at random{weighted}",
             "clustered": f"the positives of a batch of clusters of {config.cluster_start} to {config.cluster_end} "
             f"queries and {drawn} labels drawn at random{weighted}",
-            "mined": f"the positives of the batch, {config.mined} nearest wrong labels of each query and {drawn} labels "
-            f"drawn at random{weighted}",
+            "mined": f"the positives of the batch, {config.mined} nearest wrong labels of each query and {drawn} "
+            f"labels drawn at random{weighted}",
             "all": "all labels",
             "cached": f"all labels, by vectors at most {config.refresh} steps old but for the positives and the "
             f"{config.hardest} hardest of the batch",
@@ -117,7 +121,9 @@ class Negatives:
             return None
         if np.count_nonzero(self._chances) <= np.count_nonzero(self._chances[pool.labels]):
             return None  # nothing is left
-        shift = torch.from_numpy(np.log(self._chances, where=self._chances > 0, out=np.full(len(self._chances), -np.inf)))
+        shift = torch.from_numpy(
+            np.log(self._chances, where=self._chances > 0, out=np.full(len(self._chances), -np.inf))
+        )
         shift = shift.to(self.cache)
         shift[torch.from_numpy(pool.labels)] = -torch.inf
         return self.cache, shift
@@ -136,13 +142,17 @@ class Negatives:
         return draw(chances, self.config.sampled, random)
 
     def _log_weight(self, labels: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Drawn labels stand for all of their chance that might have been drawn: ln(chance · those / drawn); the others
+        """Where every label takes part, an unseen one counts by its share. Drawn labels stand for all of their chance that might have been drawn: ln(chance · those / drawn); the others
         for themselves.
 
-        So the expected Σ exp(score) over a query's negatives is that over all labels, unseen ones counted by their share
-        (sampled softmax, Bengio & Senécal 2003). By chance, because among labels of one chance all are drawn alike, which
-        is exact without replacement; only what is not drawn at all of a chance stays uncounted.
+        So the expected Σ exp(score) over a query's negatives is that over all labels, unseen ones counted by their
+        share (sampled softmax, Bengio & Senécal 2003). Chance by chance, because labels of one chance are drawn alike:
+        exact without replacement, but for a chance of which none is drawn.
         """
+        if self.config.kind in ("all", "cached"):
+            chances = self._chances[labels]
+            with np.errstate(divide="ignore"):
+                return None if (chances == 1).all() else np.log(chances).astype(np.float32)
         if not self.config.log_weight or not len(drawn):
             return None
         weight = np.zeros(len(labels), dtype=np.float32)

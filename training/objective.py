@@ -43,9 +43,7 @@ class Objective:
 
     def __init__(self, config: LossConfig, dim: int) -> None:
         self.config = config
-        self.loss: NamedLoss = make_loss(
-            config.name, k=config.k, alpha=config.alpha, temperature=config.temperature
-        )
+        self.loss: NamedLoss = make_loss(config.name, k=config.k, alpha=config.alpha, temperature=config.temperature)
         self.widths = [*(width for width in config.prefixes if width < dim), dim]
 
     def __call__(self, compared: Compared, random: np.random.Generator) -> Tensor:

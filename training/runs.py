@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index.errors import InputError
+from training.allocator import keep_freed_memory
 from training.config import Config
 from training.dataset import Dataset
+from training.distributed import World, joined
 from training.run import CONFIG, check_corpus_unchanged, start_run
 from training.trainer import Trainer
 
@@ -29,27 +31,40 @@ def train_runs(run: Path, corpus: Path, dataset: Dataset, config: Config, option
     """Train or go on with the run; returns epochs of the last tower, and seconds of training of all.
 
     Several seeds are several runs, `run`/seed-0 and so on, one after another; each can be exported alone, and together
-    they are exported as one model. Raises InputError when a run is there and was not to be resumed, or is another's.
+    they are exported as one model. Started by torchrun, this is one of the processes that train them together. Raises
+    InputError when a run is there and was not to be resumed, or is another's.
     """
+    keep_freed_memory()
+    with joined() as world:
+        return _train_runs(run, corpus, dataset, config, options, world)
+
+
+def _train_runs(
+    run: Path, corpus: Path, dataset: Dataset, config: Config, options: RunOptions, world: World
+) -> tuple[int, float]:
     there = [path for path in run.glob("seed-*") if (path / CONFIG).is_file()]
     count = options.seeds or (len(there) if options.resume and there else 1)
     if (run / CONFIG).is_file() and count > 1:
         raise InputError(f"{run}: holds a run of one seed; choose another folder with --out for --seeds {count}")
     if there and (not options.resume or count < len(there)):
-        raise InputError(f"{run}: holds runs of {len(there)} seeds; go on with --resume and --seeds {len(there)} or more")
+        raise InputError(
+            f"{run}: holds runs of {len(there)} seeds; go on with --resume and --seeds {len(there)} or more"
+        )
     single = count == 1 and not there
     seconds, epochs = 0.0, 0
     for place in range(count):
         folder = run if single else run / f"seed-{place}"
         seeded = replace(config, training=replace(config.training, seed=config.training.seed + place))
         limit = None if options.time_limit is None else options.time_limit / count
-        trainer = Trainer(dataset, seeded, time_limit=limit)
-        if options.resume and (folder / CONFIG).is_file():
-            check_corpus_unchanged(folder, dataset)
+        trainer = Trainer(dataset, seeded, time_limit=limit, world=world)
+        resumed = options.resume and (folder / CONFIG).is_file()
+        starts = world.first or (folder / CONFIG).exists()  # where a run is there, all say so
+        if resumed or (options.resume and single):
+            check_corpus_unchanged(folder, dataset)  # says, too, that there is no run
+        world.wait()  # all have looked at what is there before the first of them changes it
+        if resumed:
             trainer.resume(folder)
-        elif options.resume and single:
-            check_corpus_unchanged(folder, dataset)  # says that there is no run
-        else:
+        elif starts:
             start_run(folder, corpus, dataset, seeded)
         trainer.train(folder, tensorboard=options.tensorboard)
         seconds, epochs = seconds + trainer.position.seconds, trainer.position.epoch

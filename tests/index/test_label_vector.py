@@ -38,7 +38,7 @@ def test_torch_and_numpy_agree() -> None:
 
 def test_unit_of_zeros_huge_tiny_and_no_rows() -> None:
     vectors = np.array([[0, 0, 0], [1e15, 0, 0], [0, 1e-5, 0], [-3, 0, 4]], dtype=np.float32)
-    wanted = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [-0.6, 0, 0.8]]
+    wanted = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [-0.6, 0, 0.8]])
     assert np.allclose(unit(vectors), wanted, atol=1e-5)
     assert unit(vectors[:0]).shape == (0, 3)
     zeros = torch.zeros(2, 3).requires_grad_()

@@ -12,19 +12,24 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from index.bundle import read_manifest
+from index.changes import PutLabel
 from index.collection import Collection, current_bundle
 from index.errors import InputError, LabelspaceError
-from index.features import Featurizer
+from index.features import FeatureSpec, Featurizer
 from index.label_vector import FREE_PRIOR
 from tests_support import TINY, write_corpus
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_best, load_checkpoint, save_checkpoint
 from training.config import load_config
-from training.dataset import load_dataset
+from training.dataset import Dataset, load_dataset
 from training.dual_encoder import DualEncoder
-from training.export import export_run
-from training.trainer import Trainer, load_model, start_run
+from training.export import _Exporter, export_run
+from training.members import Members
+from training.run import start_run
+from training.runs import RunOptions, train_runs
+from training.trainer import Trainer
 
 ODD = (
     "", " ", "a", "A" * 5000, "日本語 текст עברית", "😀😀", "\x00", "1 2 3 " * 700, "c++ c# x86_64", "ﬁ Ⅷ ＡＢＣ",
@@ -36,18 +41,37 @@ def silent(line: str) -> None:
     pass
 
 
-def torch_model(run: Path, corpus: Path) -> DualEncoder:
-    config = load_config(run / "config.toml")
-    model = DualEncoder(config, load_dataset(corpus, config).counts)
-    load_model(model, load_checkpoint(run)[0])
+def torch_model(run: Path, dataset: Dataset) -> DualEncoder:
+    model = DualEncoder(load_config(run / "config.toml"), dataset)
+    model.load(load_best(run)[0])
     return model
 
 
+def trained(corpus: Path, run: Path, *settings: str) -> tuple[Trainer, Dataset]:
+    config = load_config(None, [*TINY, *settings])
+    dataset = load_dataset(corpus, config)
+    start_run(run, corpus, dataset, config)
+    trainer = Trainer(dataset, config)
+    trainer.train(run)
+    return trainer, dataset
+
+
+def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+
+
+def without_text(corpus: Path, *ids: str) -> None:
+    labels = [json.loads(line) for line in (corpus / "labels.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**label, "text": "" if label["id"] in ids else label["text"]}) for label in labels]
+    (corpus / "labels.jsonl").write_text("\n".join(lines) + "\n")
+
+
 def test_both_towers_agree_with_torch_on_odd_texts(tiny_run: Path, tiny_corpus: Path, tiny_collection: Path) -> None:
-    model = torch_model(tiny_run, tiny_corpus)
+    model = torch_model(tiny_run, load_dataset(tiny_corpus, load_config(tiny_run / "config.toml")))
     with Collection(tiny_collection) as opened:
         bundle = opened.snapshot.bundle
-        wanted = model.encode(Featurizer(bundle.manifest.features)(ODD)).numpy()
+        assert isinstance(bundle.manifest.features, FeatureSpec)
+        wanted = model.queries.encode(Featurizer(bundle.manifest.features)(ODD)).numpy()
         for encoder in (bundle.queries, bundle.label_texts):
             assert np.abs(encoder.texts(ODD) - wanted).max() < 1e-5
             alone = np.concatenate([encoder.texts([text]) for text in ODD])
@@ -55,42 +79,119 @@ def test_both_towers_agree_with_torch_on_odd_texts(tiny_run: Path, tiny_corpus: 
 
 
 def test_label_vectors_are_the_formula_in_float64(tiny_run: Path, tiny_corpus: Path, tiny_collection: Path) -> None:
-    model = torch_model(tiny_run, tiny_corpus)
-    config = load_config(tiny_run / "config.toml")
-    dataset = load_dataset(tiny_corpus, config)
-    texts = model.encode(dataset.labels).numpy().astype(np.float64)
+    dataset = load_dataset(tiny_corpus, load_config(tiny_run / "config.toml"))
+    model = torch_model(tiny_run, dataset)
+    texts = model.labels.encode(dataset.labels).numpy().astype(np.float64)
     counts = dataset.counts[:, None].astype(np.float64)
     sums = texts + counts / (counts + FREE_PRIOR) * model.free.numpy()
     with Collection(tiny_collection) as opened:
         bundle = opened.snapshot.bundle
         assert np.abs(bundle.sums - sums).max() < 1e-5
-        units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-        stored = bundle.index.reconstruct_n(0, len(units))
-        assert np.abs(stored - units).max() < 1e-5
+        stored = bundle.index.reconstruct_n(0, len(sums))
+        assert np.abs(stored - unit(sums)).max() < 1e-5
 
 
-def test_labels_without_text_are_exported_as_they_were_trained(tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus")
-    labels = [json.loads(line) for line in (corpus / "labels.jsonl").read_text().splitlines()]
-    for label in labels:
-        # s0 is known by its training rows alone, s39 (in no training row) by nothing.
-        if label["id"] in ("s0", "s39"):
-            label["text"] = ""
-    (corpus / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
-    config = load_config(None, TINY)
-    dataset = load_dataset(corpus, config)
-    start_run(tmp_path / "run", corpus, dataset, config)
-    trainer = Trainer(dataset, config)
-    trainer.train(tmp_path / "run")
+@pytest.mark.parametrize("hidden", [0, 32])
+@pytest.mark.parametrize("centroid", ["false", "true"])
+def test_labels_without_text_are_exported_as_they_were_trained(hidden: int, centroid: str, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", train=200)
+    without_text(corpus, "s0", "s39")  # s0 is known by its training rows alone, s39 (in no training row) by nothing
+    settings = (f"tower.hidden={hidden}", f"label.centroid={centroid}", "training.epochs=6", "training.warmup_steps=0")
+    trainer, _ = trained(corpus, tmp_path / "run", *settings)
+    best = torch_model(tmp_path / "run", trainer.dataset)
+    wanted = best.label_vectors(best.labels.encode(trainer.dataset.labels)).numpy()
     export_run(tmp_path / "run", tmp_path / "collection", report=silent)
     with Collection(tmp_path / "collection") as opened:
         sums = np.asarray(opened.snapshot.bundle.sums)
-        units = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
-        assert np.abs(units[:39] - trainer.label_vectors().numpy()[:39]).max() < 1e-5
+        assert np.abs(unit(sums.astype(np.float64))[:39] - wanted[:39]).max() < 1e-5
+        assert np.linalg.norm(sums, axis=1).max() < 100
         assert not sums[39].any()
         predicted = opened.snapshot.predict(["a guide to apple pie", "ocean tide"], 40).rows
         assert predicted[0][0] == 0
         assert 39 not in predicted
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_label_put_while_serving_has_the_formula_of_one_that_was_trained(seeds: int, tmp_path: Path) -> None:
+    corpus, config = (
+        write_corpus(tmp_path / "corpus", train=100),
+        load_config(None, [*TINY, "training.epochs=3", "training.warmup_steps=0", "label.centroid=true"]),
+    )
+    dataset = load_dataset(corpus, config)
+    train_runs(tmp_path / "run", corpus, dataset, config, RunOptions(seeds=seeds))
+    export_run(tmp_path / "run", tmp_path / "collection", report=silent)
+    runs = [tmp_path / "run"] if seeds == 1 else [tmp_path / "run" / f"seed-{place}" for place in range(seeds)]
+    models = [torch_model(run, dataset) for run in runs]
+
+    def encoded(*texts: str) -> NDArray[np.float64]:
+        parts = [model.queries.encode(model.queries.prepare(texts)).double().numpy() for model in models]
+        return np.asarray(np.concatenate(parts, axis=1) / seeds**0.5)
+
+    trained_part = []
+    for model in models:
+        n = float(dataset.counts[3])
+        queries = dataset.relevance[:, [3]].toarray()[:, 0] > 0
+        assert model.centroids is not None
+        centroid = unit(model.centroids.vectors.double().numpy()[queries].sum(axis=0))
+        trained_part.append(n / (n + 0.5) * model.free[3].double().numpy() + n / (n + 1) * centroid)
+    of_3 = np.concatenate(trained_part) / seeds**0.5
+    examples = ("a zebra crossing", "zebra today")
+    with Collection(tmp_path / "collection") as opened:
+        assert np.abs(opened.snapshot.bundle.sums[3] - (encoded(dataset.label_texts[3])[0] + of_3)).max() < 1e-4
+        opened.write([PutLabel("new", "zebra", examples), PutLabel("s3", "turf"), PutLabel("bare", "coral")])
+        # Each alone at the top of a query that is the vector itself.
+        wanted = {
+            "new": encoded("zebra")[0] + 2 / 3 * unit(encoded(*examples).sum(axis=0)),
+            "s3": encoded("turf")[0] + of_3,
+            "bare": encoded("coral")[0],
+        }
+        for label, vector in wanted.items():
+            row = opened.snapshot.labels.find(label)
+            found = opened.snapshot.index.search(unit(vector)[None].astype(np.float32), 1)
+            assert found.rows[0, 0] == row
+            assert found.scores[0, 0] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["on", "off", "head"])
+def test_the_memory_holds_the_labels_that_its_mode_says(mode: str, tmp_path: Path) -> None:
+    corpus, said = write_corpus(tmp_path / "corpus", train=120), list[str]()
+    _, dataset = trained(corpus, tmp_path / "run", f"memory.mode={mode}", "memory.head_rows=4", "training.epochs=1")
+    head = dataset.counts >= 4
+    assert 0 < head.sum() < 39
+    export_run(tmp_path / "run", tmp_path / "collection", report=said.append)
+    with Collection(tmp_path / "collection") as opened:
+        bundle = opened.snapshot.bundle
+        for row in range(len(dataset.queries)):
+            carried = set(dataset.relevance[row].indices.tolist())
+            wanted = {label for label in carried if head[label]} if mode == "head" else carried
+            assert set(bundle.example_labels[row].tolist()) == wanted
+        if mode == "off":
+            assert bundle.memory is None
+            assert bundle.manifest.ranking.memory_weight == 0
+            assert "example memory: off" in said
+            assert not (current_bundle(tmp_path / "collection") / "memory.faiss").exists()
+
+
+def test_what_the_memory_leaves_out_stays_in_the_dataset(tiny_run: Path, tiny_corpus: Path) -> None:
+    config = load_config(tiny_run / "config.toml", ["memory.mode=head", "memory.head_rows=15"])
+    dataset = load_dataset(tiny_corpus, config)
+    before = dataset.relevance.copy()
+    models = replace(Members.load(tiny_run, dataset, None, silent), config=config)
+    carried = _Exporter(models, dataset, 0.99, silent)._carried()
+    assert len(carried.values) < before.nnz
+    assert (dataset.relevance != before).nnz == 0
+    assert dataset.relevance.nnz == before.nnz
+
+
+def test_label_texts_as_queries_are_no_examples(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", train=60)
+    without_text(corpus, "s5")
+    _, dataset = trained(corpus, tmp_path / "run", "label.text_queries=true", "training.epochs=1")
+    assert len(dataset.queries) == dataset.examples + 39
+    assert dataset.counts.sum() == dataset.relevance[: dataset.examples].nnz
+    export_run(tmp_path / "run", tmp_path / "collection", report=silent)
+    with Collection(tmp_path / "collection") as opened:
+        assert len(opened.snapshot.bundle.example_labels) == dataset.examples
 
 
 def test_the_memory_holds_every_training_query_with_its_labels(
@@ -161,9 +262,10 @@ def test_a_really_full_disk_leaves_nothing_behind(tiny_run: Path, tmp_path: Path
 def test_an_unfinished_run_is_exported_with_a_word_about_it(tiny_run: Path, tmp_path: Path) -> None:
     run, said = Path(shutil.copytree(tiny_run, tmp_path / "run")), list[str]()
     tensors, position = load_checkpoint(run)
-    save_checkpoint(run, tensors, replace(position, epoch=4))
+    (run / "best.safetensors").unlink()
+    save_checkpoint(run, tensors, replace(position, epoch=4, curve=position.curve[:4]))
     export_run(run, tmp_path / "collection", report=said.append)
-    assert said[0].endswith("stands at epoch 5 of 12; exported as it is")
+    assert said[0].endswith("epoch 4 of 12, the best by dev of those trained so far")
 
 
 def test_a_run_of_another_corpus_is_refused(tiny_run: Path, tmp_path: Path) -> None:
@@ -178,15 +280,11 @@ def test_the_corpus_may_have_moved(tiny_run: Path, tiny_corpus: Path, tmp_path: 
     assert export_run(tiny_run, tmp_path / "collection", corpus=moved, report=silent)
 
 
-def test_a_corpus_of_one_query_and_two_labels_is_exported_and_served(tmp_path: Path) -> None:
+def test_a_corpus_of_one_query_and_many_labels_is_exported_and_served(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", train=1, test=1)
-    lines = (corpus / "labels.jsonl").read_text().splitlines()
-    config = load_config(None, [*TINY, "training.epochs=1"])
-    dataset = load_dataset(corpus, config)
-    start_run(tmp_path / "run", corpus, dataset, config)
-    Trainer(dataset, config).train(tmp_path / "run")
+    trained(corpus, tmp_path / "run", "training.epochs=1")
     export_run(tmp_path / "run", tmp_path / "collection", report=silent)
     with Collection(tmp_path / "collection") as opened:
         predictions = opened.snapshot.predict(["apple pie", ""], 100)
         assert predictions.rows.shape == (2, 100)
-        assert sorted(predictions.rows[0][:40].tolist()) == list(range(len(lines)))
+        assert sorted(predictions.rows[0][:40].tolist()) == list(range(40))
