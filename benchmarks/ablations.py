@@ -1,6 +1,7 @@
 """What each part is worth: configurations that differ in one thing, trained at the same budget, judged on dev.
 
-    python benchmarks/ablations.py CORPUS [--only GROUP]… [--set KEY=VALUE]… [--time-limit SECONDS] [--train-rows N] [--list]
+    python benchmarks/ablations.py CORPUS [--only GROUP]… [--set KEY=VALUE]… [--time-limit SECONDS] [--list]
+                                   [--train-rows N]
 
 `--set` (training.epochs=3, say) and `--time-limit` are the budget and hold for every configuration. Each is trained,
 exported and measured on dev from its bundle; test is not read. A corpus without dev gets one held out of train.

@@ -14,7 +14,7 @@ DEV_ROWS = 3000
 
 
 def thinned_corpus(folder: Path, out: Path, rows: int) -> Path:
-    """`rows` records of train and 3,000 of dev, drawn with seed 0, and the labels that any of them carries; kept in `out`.
+    """`rows` records of train and 3,000 of dev, drawn with seed 0, and the labels that they carry; kept in `out`.
 
     Fewer than 20,000 labels and examples are searched exactly, so that no index is built and none decides anything.
     """

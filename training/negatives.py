@@ -142,8 +142,8 @@ class Negatives:
         return draw(chances, self.config.sampled, random)
 
     def _log_weight(self, labels: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float32] | None:
-        """Where every label takes part, an unseen one counts by its share. Drawn labels stand for all of their chance that might have been drawn: ln(chance · those / drawn); the others
-        for themselves.
+        """Where every label takes part, an unseen one counts by its share. Else drawn labels stand for all of their
+        chance that might have been drawn, ln(chance · those / drawn), and the others for themselves.
 
         So the expected Σ exp(score) over a query's negatives is that over all labels, unseen ones counted by their
         share (sampled softmax, Bengio & Senécal 2003). Chance by chance, because labels of one chance are drawn alike:

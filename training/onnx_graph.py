@@ -25,12 +25,12 @@ def write_table(path: Path, tables: Sequence[Tensor]) -> None:
 
 
 def write_graph(path: Path, heads: Sequence[Head], rows: int, dim: int, width: int, *, table: str = TABLE_FILE) -> None:
-    """Write towers as one: `rows` int32 and `weights` float32, both (batch, length), to `vectors` (batch, towers x width).
+    """Write towers as one: `rows` int32, `weights` float32 (batch, length) to `vectors` (batch, towers x width).
 
     table: the file beside the graph with `rows` rows of towers x dim numbers, so that several graphs, and several
     processes, share its pages. Padding is any row with weight 0. The operations are those of `Head.forward` after the
-    weighted sum, then the leading `width` dimensions of each tower at length 1/√towers: the inner product of two vectors
-    is the mean of the towers' cosines.
+    weighted sum, then the leading `width` dimensions of each tower at length 1/√towers: the inner product of two
+    vectors is the mean of the towers' cosines.
     """
     count = len(heads)
     constants: dict[str, NDArray[np.generic]] = {"axis_1": np.array([1], dtype=np.int64)}

@@ -1,4 +1,4 @@
-"""A run's folder: its settings, the corpus that it belongs to, and what every process must agree on before it goes on."""
+"""A run's folder: its settings, the corpus that it belongs to, and what is checked before it goes on."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ class Items(Protocol):
 
 
 class Tower(Protocol):
-    """Texts to unit vectors. Items are what its own `prepare` makes. It owns its weights and their optimisers; the trainer owns the loop and the loss.
+    """Texts to unit vectors. It owns its weights and their optimisers; the trainer owns the loop and the loss.
+
+    Items are what its own `prepare` makes.
 
     One step is: any number of `batch` calls, one or more backward passes through what they returned, then `update`.
     """
@@ -52,8 +54,8 @@ class Tower(Protocol):
     def batch(self, items: Any, random: np.random.Generator) -> Tensor:
         """Unit vectors (n, dim) float32 in training mode, in the autograd graph; n may be 0.
 
-        All chance (dropout and the like) comes from `random` alone, so that a generator in the same state gives the same
-        vectors again: the gradient cache and resuming depend on it.
+        All chance (dropout and the like) comes from `random` alone, so that a generator in the same state gives the
+        same vectors again: the gradient cache and resuming depend on it.
         """
 
     def encode(self, items: Any) -> Tensor:
