@@ -37,7 +37,8 @@ def train_once(corpus: Path, settings: list[str], *, profile: bool) -> dict[str,
     began = time.perf_counter()
     from training.config import load_config
     from training.dataset import load_dataset
-    from training.trainer import Trainer, start_run
+    from training.run import start_run
+    from training.trainer import Trainer
 
     imported = time.perf_counter()
     config = load_config(None, [*settings, "training.threads=1"])

@@ -44,6 +44,11 @@ class TokenSpec:
         if self.query_tokens < 1 or self.label_tokens < 1:
             raise InputError(f"tokens: the longest query and label must have at least 1 token; got {self}")
 
+    @property
+    def characters(self) -> int:
+        """How much of a query text is looked at: no token of what follows would be among the first `query_tokens`."""
+        return self.query_tokens * _CHARACTERS
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": KIND, **asdict(self)}
 

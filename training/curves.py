@@ -31,25 +31,25 @@ class Curves:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise InputError("--tensorboard needs its package: pip install 'labelspace[report]'") from error
-        self._writer = SummaryWriter(run / "tensorboard", purge_step=step)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(run / "tensorboard", purge_step=step)
 
     def __enter__(self) -> Curves:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._writer is not None:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            self._writer.close()
 
     def step(self, loss: float, rate: float) -> None:
         """One step's loss, and its share of the configured rates."""
         self._step += 1
         if self._writer is not None and self._step % _EVERY == 0:
-            self._writer.add_scalar("loss", loss, self._step)  # type: ignore[no-untyped-call]
-            self._writer.add_scalar("rate", rate, self._step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar("loss", loss, self._step)
+            self._writer.add_scalar("rate", rate, self._step)
 
     def dev(self, figures: Mapping[str, float]) -> None:
         """Figures measured on dev after the last step."""
         if self._writer is not None:
             for name, value in figures.items():
-                self._writer.add_scalar(f"dev/{name}", value, self._step)  # type: ignore[no-untyped-call]
-            self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(f"dev/{name}", value, self._step)
+            self._writer.flush()
