@@ -1,0 +1,59 @@
+"""Short runs on a small corpus, and a look at each of their steps, for the tests of the trainer."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from tests_support import TINY
+from training.batches import Batch
+from training.config import load_config
+from training.dataset import Dataset
+from training.trainer import Trainer
+
+SHORT = (*TINY, "training.epochs=2", "training.batch=16", "negatives.sampled=10")
+KINDS = {
+    "uniform": ("negatives.log_weight=true",),
+    "in_batch": ("negatives.kind=in_batch", "training.chunk=7"),
+    "clustered": ("negatives.kind=clustered", "negatives.cluster_start=2", "negatives.cluster_end=8"),
+    "cached": ("negatives.kind=cached", "negatives.hardest=5", "negatives.refresh=4"),
+    "mined": ("negatives.kind=mined", "negatives.mined=2", "negatives.refresh=3"),
+    "all": ("negatives.kind=all", "label.free=false"),
+    "centroid": ("label.centroid=true", "label.text_queries=true"),
+    "sigmoid": ("loss.name=sigmoid",),
+    "one_positive": ("loss.name=softmax_one_positive", "tower.dropout=0.3"),
+    "nested_mixed": ("loss.prefixes=[8, 16]", "loss.mixup=0.5"),
+    "apart": ("tower.shared=false", "training.clip=0.5"),
+}
+
+
+def trainer_of(dataset: Dataset, *settings: str, time_limit: float | None = None) -> Trainer:
+    return Trainer(dataset, load_config(None, [*SHORT, *settings]), time_limit=time_limit)
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [point.loss for point in trainer.position.curve]
+
+
+def each_step(trainer: Trainer, changed: Callable[[int, float], float]) -> list[float]:
+    """Let `changed` see the number of every step from 1 and its loss, and say what the trainer gets to see."""
+    step, seen = trainer.step, list[float]()
+
+    def counted(batch: Batch) -> float:
+        seen.append(step(batch))
+        return changed(len(seen), seen[-1])
+
+    trainer.step = counted  # type: ignore[method-assign]
+    return seen
+
+
+def stop_after(trainer: Trainer, steps: int) -> list[float]:
+    """Send this process a SIGINT in so many steps, as Ctrl-C would."""
+
+    def interrupted(number: int, loss: float) -> float:
+        if number == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    return each_step(trainer, interrupted)
