@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from index.errors import InputError
+from index.fields import Fields, field_values
 from index.snapshot import Snapshot
 
 _BLOCK = 64
@@ -19,12 +20,13 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """One input line: its number, the id it gave, its text; or why it cannot be predicted."""
+    """One input line: its number, the id it gave, its text and fields; or why it cannot be predicted."""
 
     line: int
     id: str | None
     text: str
     fault: str | None = None
+    fields: Fields | None = None
 
 
 @contextmanager
@@ -45,12 +47,12 @@ def predict_lines(
 ) -> list[tuple[int, str]]:
     """Write one JSON line per input line, in order, as the input comes; returns (line number, fault) of the bad ones.
 
-    A line that begins with { is JSON with "text" and maybe "id"; any other line is the text itself. A bad line is
-    answered by {"line", "error"} and the rest goes on.
+    A line that begins with { is JSON with "text" and maybe "id" and "fields"; any other line is the text itself. A bad
+    line is answered by {"line", "error"} and the rest goes on.
     """
     bad = []
     for numbered in _blocks(lines):
-        block = [_read(number, line) for number, line in numbered]
+        block = [_read(number, line, snapshot.fields) for number, line in numbered]
         good = [query for query in block if query.fault is None]
         answers = iter(_answer(snapshot, good, top_k, threshold) if good else [])
         for query in block:
@@ -77,7 +79,7 @@ def _blocks(lines: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def _read(number: int, line: bytes) -> _Query:
+def _read(number: int, line: bytes, fields: Collection[str]) -> _Query:
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -86,7 +88,7 @@ def _read(number: int, line: bytes) -> _Query:
         return _Query(number, None, text, None if text.strip() else "is empty")
     try:
         record = json.loads(text)
-        found, name = record["text"], record.get("id")
+        found, name, said = record["text"], record.get("id"), record.get("fields")
     except (ValueError, RecursionError):
         return _Query(number, None, "", "is not valid JSON")
     except KeyError:
@@ -95,11 +97,18 @@ def _read(number: int, line: bytes) -> _Query:
         return _Query(number, None, "", '"text" must be a text that is not empty')
     if name is not None and not isinstance(name, str):
         return _Query(number, None, "", '"id" must be a text')
-    return _Query(number, name, found)
+    if said is not None and not isinstance(said, dict):
+        return _Query(number, None, "", '"fields" must be an object')
+    try:
+        field_values(said, fields)
+    except InputError as error:
+        return _Query(number, None, "", str(error))
+    return _Query(number, name, found, fields=said)
 
 
 def _answer(snapshot: Snapshot, queries: list[_Query], top_k: int, threshold: float | None) -> list[dict[str, Any]]:
-    predictions = snapshot.predict([query.text for query in queries], top_k)
+    texts, fields = [query.text for query in queries], [query.fields for query in queries]
+    predictions = snapshot.predict(texts, top_k, fields)
     probabilities = snapshot.probabilities(predictions)
     answers: list[dict[str, Any]] = []
     for query, rows, scores, chances in zip(queries, predictions.rows, predictions.scores, probabilities, strict=True):

@@ -18,6 +18,7 @@ from index.calibration import Calibration
 from index.encoder import Encoder
 from index.errors import BundleError, first_line
 from index.features import FeatureSpec, Featurizer
+from index.fielded import FieldedTokenizer
 from index.files import sha256_of, write_json, write_text
 from index.labels import LabelTable
 from index.packed import Lists, open_array
@@ -170,8 +171,8 @@ class Bundle:
 
 def featurizers(
     folder: Path, features: FeatureSpec | TokenSpec, *, threads: int = 1
-) -> tuple[Featurizer | Tokenizer, Featurizer | Tokenizer]:
-    """What makes bags or tokens of queries and of label texts, for the towers in `folder`.
+) -> tuple[Featurizer | Tokenizer | FieldedTokenizer, Featurizer | Tokenizer | FieldedTokenizer]:
+    """What makes bags or tokens, or both, of queries and of labels, for the towers in `folder`.
 
     threads: of the tokenizer, for many texts at once. Raises BundleError when the tokenizer there is another one.
     """
@@ -182,6 +183,10 @@ def featurizers(
     queries = Tokenizer(path, features.query_tokens, threads=threads)
     if queries.digest != features.tokenizer:
         raise BundleError(f"{path}: is not the tokenizer that the towers were trained with; export them again")
-    if features.label_tokens == features.query_tokens:
-        return queries, queries
-    return queries, Tokenizer(path, features.label_tokens, threads=threads)
+    labels = queries
+    if features.label_tokens != features.query_tokens:
+        labels = Tokenizer(path, features.label_tokens, threads=threads)
+    if features.bags is None:
+        return queries, labels
+    values = Featurizer(features.bags)
+    return FieldedTokenizer(queries, values), FieldedTokenizer(labels, values)

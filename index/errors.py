@@ -25,6 +25,14 @@ class UnknownLabelError(InputError):
     """No label of this id is there."""
 
 
+def json_kind(value: object) -> str:
+    """What JSON calls a parsed value, for a message of ours."""
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return kinds.get(type(value), "an object")
+
+
 def first_line(error: BaseException) -> str:
     """One line of an exception from elsewhere, for a message of ours."""
     text = str(error).strip()

@@ -1,4 +1,4 @@
-"""Text to stable table rows: words, word pairs and character n-grams, hashed. The only featurizer there is."""
+"""Text and fields to stable table rows: words, pairs, character n-grams, values. The only featurizer there is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import InputError
+from index.fields import Fields, field_names, field_values
 from index.packed import spans
 
 FEATURES_VERSION = 1
@@ -26,10 +27,11 @@ _GROWTH = 18 * 2
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """What a text's features are; part of a model, for a table trained under one spec means nothing under another.
+    """What a record's features are; part of a model, for a table trained under one spec means nothing under another.
 
     rows: size of the table they are hashed into. ngrams: lengths of the character n-grams (the spaces around a word
     count as characters). pairs: whether neighbouring words form a feature. characters: how much of a text is read.
+    fields: names of the fields that are read beside the text, kept in alphabetical order; each value is a feature.
     """
 
     rows: int = 1 << 18
@@ -38,19 +40,23 @@ class FeatureSpec:
     characters: int = 4000
     seed: int = 0
     version: int = FEATURES_VERSION
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version != FEATURES_VERSION:
             raise InputError(f"features of version {self.version}: this program makes version {FEATURES_VERSION}")
         if self.rows < 1 or self.characters < 1 or any(n < 2 or n > 16 for n in self.ngrams):
             raise InputError(f"features: rows and characters must be positive, n-grams 2 to 16 long; got {self}")
+        object.__setattr__(self, "fields", field_names(self.fields))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without fields, as before there were any: what a model's id is made of must not change."""
+        values = asdict(self)
+        return values if self.fields else {name: value for name, value in values.items() if name != "fields"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> FeatureSpec:
-        return cls(**{**values, "ngrams": tuple(values["ngrams"])})
+        return cls(**{**values, "ngrams": tuple(values["ngrams"]), "fields": tuple(values.get("fields", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +109,31 @@ def normalise(text: str, characters: int) -> str:
 
 
 class Featurizer:
-    """Texts to Bags under one FeatureSpec; the same everywhere, for it uses integer arithmetic only."""
+    """Texts and fields to Bags under one FeatureSpec; the same everywhere, for it uses integer arithmetic only."""
 
     def __init__(self, spec: FeatureSpec) -> None:
         self.spec = spec
         namespaces = ("word", "pair", *(f"ngram{n}" for n in spec.ngrams))
         self._salts = {name: _salt(spec.seed, name) for name in namespaces}
+        self._field_salts = {name: int(_salt(spec.seed, f"field:{name}")) for name in spec.fields}
         self._places = _mix(np.arange(spec.characters * _GROWTH + 2, dtype=np.uint64))
 
-    def __call__(self, texts: Sequence[str]) -> Bags:
-        blocks = [self._block(texts[start : start + _BLOCK]) for start in range(0, len(texts), _BLOCK)]
+    def __call__(self, texts: Sequence[str], fields: Sequence[Fields | None] | None = None) -> Bags:
+        """fields: those of each text, or None for none at all.
+
+        Raises InputError naming a field that the spec does not have, or whose value is none (index.fields).
+        """
+        parts = [slice(start, start + _BLOCK) for start in range(0, len(texts), _BLOCK)]
+        blocks = [self._block(texts[part], None if fields is None else fields[part]) for part in parts]
         return blocks[0] if len(blocks) == 1 else stack_bags(*blocks)
 
-    def _block(self, texts: Sequence[str]) -> Bags:
+    def _block(self, texts: Sequence[str], fields: Sequence[Fields | None] | None) -> Bags:
         normal = [normalise(text, self.spec.characters) for text in texts]
         text_of_point = np.repeat(np.arange(len(normal)), [len(text) for text in normal])
         points = np.frombuffer("".join(normal).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         found = [*self._words(points, text_of_point), *self._ngrams(points, text_of_point)]
+        if fields is not None:
+            found.append(self._values(fields))
         hashes = np.concatenate([np.zeros(0, dtype=np.uint64), *(value for _, value in found)])
         rows = (_mix(hashes) % np.uint64(self.spec.rows)).astype(np.int64)
         # One sort brings a text's features together and its repeats side by side.
@@ -172,6 +186,12 @@ class Featurizer:
             found.append((text_of_point[:count][whole], hashes[whole] ^ self._salts[f"ngram{n}"]))
         return found
 
+    def _values(self, fields: Sequence[Fields | None]) -> _Found:
+        """Each value by the digest of its text, under the salt of its field's name."""
+        said = [(text, *pair) for text, given in enumerate(fields) for pair in field_values(given, self.spec.fields)]
+        hashes = [_digest(value) ^ self._field_salts[name] for _, name, value in said]
+        return np.array([text for text, _, _ in said], dtype=np.int64), np.array(hashes, dtype=np.uint64)
+
 
 _Found = tuple[NDArray[np.int64], NDArray[np.uint64]]
 
@@ -186,8 +206,11 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _salt(seed: int, namespace: str) -> np.uint64:
     """By name, so that adding or reordering namespaces moves no other feature."""
-    digest = hashlib.blake2b(f"{seed}:{namespace}".encode(), digest_size=8).digest()
-    return np.uint64(int.from_bytes(digest, "little"))
+    return np.uint64(_digest(f"{seed}:{namespace}"))
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from index.changes import LabelChange, RemoveLabel
 from index.errors import InputError
+from index.fields import Fields
 from index.packed import PackedStrings, open_array
 
 MAX_ID_BYTES = 512
@@ -19,10 +20,11 @@ _RECENT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label as the outside sees it."""
+    """A label as the outside sees it; fields: those that a corpus was asked for, None for any other label."""
 
     id: str
     text: str
+    fields: Fields | None = None
 
 
 def check_id(value: str, name: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.changes import Change, PutLabel
+from index.fields import Fields
 from index.label_vector import centroid_part, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
@@ -44,9 +45,17 @@ class Snapshot:
             bundle.manifest.change,
         )
 
-    def predict(self, texts: Sequence[str], k: int) -> Predictions:
-        """The k best labels of each text."""
-        return self.rank(self.bundle.queries.texts(texts), k)
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that the model reads beside the text."""
+        return self.bundle.manifest.features.fields
+
+    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Predictions:
+        """The k best labels of each text, with the fields of each or None.
+
+        Raises InputError naming a field that the model does not read, or whose value is none.
+        """
+        return self.rank(self.bundle.queries.texts(texts, fields), k)
 
     def rank(self, queries: NDArray[np.float32], k: int) -> Predictions:
         """The k best labels of each unit query vector (n, dim)."""

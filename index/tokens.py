@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import BundleError, InputError, first_line
+from index.features import FeatureSpec
 from index.files import sha256_of
 from index.packed import spans
 
@@ -30,13 +31,14 @@ class TokenSpec:
     """What a text's tokens are; part of a model, for its embeddings mean nothing under another tokenizer.
 
     query_tokens, label_tokens: longest query and label text, special tokens included. tokenizer: hex SHA-256 of
-    the tokenizer.json.
+    the tokenizer.json. bags: what the features of the fields beside the text are; None where none are read.
     """
 
     query_tokens: int
     label_tokens: int
     tokenizer: str
     version: int = TOKENS_VERSION
+    bags: FeatureSpec | None = None
 
     def __post_init__(self) -> None:
         if self.version != TOKENS_VERSION:
@@ -49,12 +51,20 @@ class TokenSpec:
         """How much of a query text is looked at: no token of what follows would be among the first `query_tokens`."""
         return self.query_tokens * _CHARACTERS
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that are read beside the text."""
+        return () if self.bags is None else self.bags.fields
+
     def to_json(self) -> dict[str, Any]:
-        return {"kind": KIND, **asdict(self)}
+        values = {"kind": KIND, **asdict(self)}
+        del values["bags"]
+        return values if self.bags is None else {**values, "bags": self.bags.to_json()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TokenSpec:
-        return cls(**{name: value for name, value in values.items() if name != "kind"})
+        bags = None if values.get("bags") is None else FeatureSpec.from_json(values["bags"])
+        return cls(**{**{name: value for name, value in values.items() if name != "kind"}, "bags": bags})
 
 
 @dataclass(frozen=True, slots=True)

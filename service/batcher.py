@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.collection import Collection
+from index.fields import Fields
 from index.ranking import Predictions
 from index.snapshot import Snapshot
 
@@ -37,6 +38,7 @@ class Ranked:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     texts: Sequence[str]
+    fields: Sequence[Fields | None]
     k: int
     answer: asyncio.Future[Ranked]
 
@@ -52,12 +54,13 @@ class Batcher:
         self._threads = threads
         self._waiting: list[_Waiting] = []
 
-    async def predict(self, texts: Sequence[str], k: int) -> Ranked:
-        """The k best labels of each text, from one snapshot."""
+    async def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Ranked:
+        """The k best labels of each text, from one snapshot; fields: those of each text, None for none at all."""
         loop = asyncio.get_running_loop()
+        said = [None] * len(texts) if fields is None else fields
         if len(texts) > _FEW:
-            return await loop.run_in_executor(self._threads, _rank, self._collection.snapshot, texts, k)
-        waiting = _Waiting(texts, k, loop.create_future())
+            return await loop.run_in_executor(self._threads, _rank, self._collection.snapshot, texts, said, k)
+        waiting = _Waiting(texts, said, k, loop.create_future())
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
             loop.call_soon(self._gather, 1)
@@ -94,7 +97,8 @@ def _answer(snapshot: Snapshot, together: Sequence[_Waiting]) -> None:
     if not asking:
         return
     try:
-        ranked = _rank(snapshot, [text for one in asking for text in one.texts], asking[0].k)
+        texts, fields = [text for one in asking for text in one.texts], [said for one in asking for said in one.fields]
+        ranked = _rank(snapshot, texts, fields, asking[0].k)
     except Exception as error:
         for one in asking:
             one.answer.set_exception(error)
@@ -105,6 +109,6 @@ def _answer(snapshot: Snapshot, together: Sequence[_Waiting]) -> None:
         start += len(one.texts)
 
 
-def _rank(snapshot: Snapshot, texts: Sequence[str], k: int) -> Ranked:
-    predictions = snapshot.predict(texts, k)
+def _rank(snapshot: Snapshot, texts: Sequence[str], fields: Sequence[Fields | None], k: int) -> Ranked:
+    predictions = snapshot.predict(texts, k, fields)
     return Ranked(snapshot, predictions, snapshot.probabilities(predictions))

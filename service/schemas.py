@@ -27,6 +27,8 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_SCALARS = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
+_FIELDS_SCHEMA = {"additionalProperties": {"anyOf": [*_SCALARS, {"type": "array", "items": {"anyOf": _SCALARS[:3]}}]}}
 Unicode = Annotated[str, AfterValidator(_unicode)]
 Text = Annotated[Unicode, AfterValidator(_not_blank)]
 
@@ -46,10 +48,14 @@ class _Body(BaseModel):
 
 
 class PredictInput(_Body):
-    """A text, and an id of the caller's own that comes back with its labels."""
+    """A text, the fields beside it, and an id of the caller's own that comes back with its labels.
+
+    Which fields there may be is a question of the model: the route asks index.fields.
+    """
 
     id: Unicode | None = None
     text: Text
+    fields: Annotated[dict[str, Any], Field(json_schema_extra=_FIELDS_SCHEMA)] | None = None
 
 
 class PredictRequest(_Body):
@@ -155,7 +161,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is served: `examples` counts the texts remembered beside the labels, `versions` names what runs it."""
+    """What is served: `examples` counts the texts remembered beside the labels, `fields` names those that may go with a
+    text, `versions` names what runs it."""
 
     bundle: str
     model: str
@@ -164,6 +171,7 @@ class Info:
     labels: int
     examples: int
     dim: int
+    fields: tuple[str, ...]
     index: IndexInfo
     memory: IndexInfo | None
     limits: Limits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_support import TINY, write_corpus
+from tests_support import TINY, write_corpus, write_field_corpus
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +39,29 @@ def tiny_collection(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     collection = tmp_path_factory.mktemp("collection") / "tiny"
     export_run(tiny_run, collection, report=lambda line: None)
     return collection
+
+
+@pytest.fixture(scope="session")
+def field_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_field_corpus(tmp_path_factory.mktemp("fields") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def field_collection(field_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported collection whose model reads the fields "type" and "lang"; not to be written to."""
+    from training.config import load_config
+    from training.dataset import load_dataset
+    from training.export import export_run
+    from training.run import start_run
+    from training.trainer import Trainer
+
+    folder = tmp_path_factory.mktemp("fields")
+    config = load_config(None, [*TINY, 'features.fields=["type", "lang"]'])
+    dataset = load_dataset(field_corpus, config)
+    start_run(folder / "run", field_corpus, dataset, config)
+    Trainer(dataset, config).train(folder / "run")
+    export_run(folder / "run", folder / "collection", report=lambda line: None)
+    return folder / "collection"
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ TINY = ("features.rows=4096", "features.ngrams=[3]", "tower.dim=32", "tower.hidd
         "training.batch=32", "negatives.sampled=64", "training.threads=1", "training.dev_share=0.2")  # fmt: skip
 
 
+KINDS = ("book", "film", "größe", "地図")
+
+
 def write_lines(path: Path, rows: list[dict[str, object]]) -> None:
     """JSON lines, compressed when the name ends in .gz."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -40,4 +43,22 @@ def write_corpus(folder: Path, *, train: int = 400, test: int = 60) -> Path:
             text = f"{chooser.choice(FILLERS)} {words} {chooser.choice(('', 'today', 'for beginners'))}".strip()
             rows.append({"id": f"{name}{number}", "text": text, "labels": [f"s{place}" for place in chosen]})
         write_lines(folder / f"{name}.jsonl.gz", rows)
+    return folder
+
+
+def write_field_corpus(folder: Path, *, train: int = 240, test: int = 40) -> Path:
+    """Every query has the same text; its label is that of its fields "type" and "lang", four kinds in two languages."""
+    chooser = random.Random(5)
+    folder.mkdir(parents=True)
+    names = [f"{kind}-{lang}" for kind in range(len(KINDS)) for lang in ("en", "fr")]
+    write_lines(folder / "labels.jsonl", [{"id": name, "text": f"label {name}"} for name in names])
+    for name, count in (("train", train), ("test", test)):
+        rows: list[dict[str, object]] = []
+        for number in range(count):
+            kind, lang = chooser.randrange(len(KINDS)), chooser.choice(("en", "fr"))
+            fields = {"type": KINDS[kind], "lang": [lang], "year": 1900 + number, "odd": {"is": "not read"}}
+            rows.append(
+                {"id": f"{name}{number}", "text": "the same for all", "labels": [f"{kind}-{lang}"], "fields": fields}
+            )
+        write_lines(folder / f"{name}.jsonl", rows)
     return folder

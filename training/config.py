@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import tomli_w
 
@@ -264,18 +264,22 @@ def _known(config: Config, section: str, settings: Any, origin: str) -> dict[str
     if not isinstance(settings, Mapping):
         raise InputError(f"{origin}: {section} must be a section, not a value")
     old = getattr(config, section)
-    kinds = {item.name: type(getattr(old, item.name)) for item in fields(old)}
+    kinds = get_type_hints(type(old))
     return {key: _checked(f"{section}.{key}", value, kinds.get(key), origin) for key, value in settings.items()}
 
 
-def _checked(key: str, value: Any, kind: type | None, origin: str) -> Any:
+def _checked(key: str, value: Any, kind: Any, origin: str) -> Any:
     if kind is None:
         raise InputError(f"{origin}: there is no setting {key}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is tuple and isinstance(value, list) and all(type(item) is int for item in value):
-        return tuple(value)
-    if type(value) is not kind:
-        wanted = "a list of whole numbers" if kind is tuple else f"of type {kind.__name__}"
-        raise InputError(f"{origin}: {key} must be {wanted}, is {value!r}")
-    return value
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        if isinstance(value, list) and all(type(one) is item for one in value):
+            return tuple(value)
+        wanted = "a list of whole numbers" if item is int else "a list of strings"
+    else:
+        if type(value) is kind:
+            return value
+        wanted = f"of type {kind.__name__}"
+    raise InputError(f"{origin}: {key} must be {wanted}, is {value!r}")

@@ -9,7 +9,7 @@ import re
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from index.errors import InputError
+from index.errors import InputError, json_kind
+from index.fields import Fields, fields_read
 from index.labels import Label, check_id
 
 SPLITS = ("train", "dev", "test")
@@ -32,6 +33,7 @@ class Record:
     """A query with the ids of its labels, each once; records of one group stay on one side of a split.
 
     exclude: ids that are neither right nor wrong for this query, such as the mirror of a pair that was trained on.
+    fields: those that were asked for and say something; None without any.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Record:
     labels: tuple[str, ...]
     group: str | None = None
     exclude: tuple[str, ...] = ()
+    fields: Fields | None = None
 
 
 _Item = TypeVar("_Item", Record, Label)
@@ -49,7 +52,7 @@ class Split:
     """Queries in file order; relevance: (rows, labels) CSR of float32, 1 where the query has the label.
 
     excluded: CSR like relevance, 1 where the label is taken out of the query's predictions before the best are
-    counted; no entry is in both.
+    counted; no entry is in both. fields: of each query, those that were asked for; None where none were.
     """
 
     ids: list[str]
@@ -57,6 +60,7 @@ class Split:
     groups: list[str | None]
     relevance: csr_matrix
     excluded: csr_matrix
+    fields: list[Fields | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,12 +68,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labels in row order and the splits that were asked for."""
+    """Labels in row order and the splits that were asked for; label_fields as Split.fields."""
 
     folder: Path
     label_ids: list[str]
     label_texts: list[str]
     splits: Mapping[str, Split]
+    label_fields: list[Fields | None] | None = None
 
 
 def split_path(folder: Path, name: str) -> Path | None:
@@ -83,24 +88,25 @@ def split_path(folder: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_records(path: Path) -> Iterator[Record]:
-    """The records of one file, in its order; record n is on line n.
+def read_records(path: Path, fields: Collection[str] = ()) -> Iterator[Record]:
+    """The records of one file, in its order, with these of their fields; record n is on line n.
 
     Raises InputError naming file and line for the first that is not as docs/corpus.md says.
     """
-    return _read(path, _record)
+    return _read(path, lambda value: _record(value, fields))
 
 
-def read_labels(path: Path) -> Iterator[Label]:
-    """The labels of one file, in its order; label n is on line n; the text is empty where the file has none.
+def read_labels(path: Path, fields: Collection[str] = ()) -> Iterator[Label]:
+    """The labels of one file, in its order, with these of their fields; label n is on line n; the text is empty where
+    the file has none.
 
     Raises InputError naming file and line for the first that is not as docs/corpus.md says.
     """
-    return _read(path, _label)
+    return _read(path, lambda value: _label(value, fields))
 
 
-def load_corpus(folder: Path, splits: Sequence[str]) -> Corpus:
-    """The labels and these splits of a corpus folder.
+def load_corpus(folder: Path, splits: Sequence[str], fields: Collection[str] = ()) -> Corpus:
+    """The labels and these splits of a corpus folder, and of both the fields that are named.
 
     Label rows follow the labels file. Without one they follow the first appearance in train, dev and test, which are
     then all read, whatever was asked for, so that a label has the same row every time; its text is its id.
@@ -109,23 +115,28 @@ def load_corpus(folder: Path, splits: Sequence[str]) -> Corpus:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give a corpus folder, with train.jsonl in it")
     labels_path = split_path(folder, "labels")
-    texts = {label.id: label.text for label in read_labels(labels_path)} if labels_path else {}
-    if labels_path and not texts:
+    labels = list(read_labels(labels_path, fields)) if labels_path else []
+    if labels_path and not labels:
         raise InputError(f"{labels_path}: has no labels; write one a line, or remove the file")
-    rows = {label: row for row, label in enumerate(texts)}
+    rows = {label.id: row for row, label in enumerate(labels)}
     names = list(splits)
     if not labels_path:
         names = ["train", *(name for name in SPLITS[1:] if split_path(folder, name)), *splits]
-    read = {name: _split(_existing(folder, name), rows, grow=not labels_path) for name in dict.fromkeys(names)}
+    paths = {name: _existing(folder, name) for name in dict.fromkeys(names)}
+    read = {name: _split(path, rows, fields, grow=not labels_path) for name, path in paths.items()}
     if len(rows) < 2:
         raise InputError(f"{folder}: has fewer than 2 labels ({len(rows)}); a corpus needs at least 2")
-    label_texts = list(texts.values()) if labels_path else list(rows)
-    return Corpus(folder, list(rows), label_texts, {name: _widened(read[name], len(rows)) for name in splits})
+    label_texts = [label.text for label in labels] if labels_path else list(rows)
+    found = {name: _widened(read[name], len(rows)) for name in splits}
+    label_fields: list[Fields | None] = [label.fields for label in labels] if labels_path else [None] * len(rows)
+    return Corpus(folder, list(rows), label_texts, found, label_fields if fields else None)
 
 
 def json_line(row: Record | Label) -> str:
     """The line of a corpus file that reads back as `row`; what is empty and optional is left out."""
     value: dict[str, object] = {"id": row.id, "text": row.text}
+    if row.fields:
+        value["fields"] = row.fields
     if isinstance(row, Record):
         value["labels"] = row.labels
         if row.group is not None:
@@ -169,13 +180,14 @@ def _existing(folder: Path, name: str) -> Path:
     return path
 
 
-def _split(path: Path, rows: dict[str, int], *, grow: bool) -> Split:
+def _split(path: Path, rows: dict[str, int], fields: Collection[str], *, grow: bool) -> Split:
     """One file's records; `grow` gives an unknown label id the next row instead of refusing it."""
     ids: list[str] = []
     texts: list[str] = []
     groups: list[str | None] = []
+    said: list[Fields | None] | None = [] if fields else None
     relevant, excluded = _Rows(), _Rows()
-    for line, record in enumerate(read_records(path), 1):
+    for line, record in enumerate(read_records(path, fields), 1):
         for matrix, labels in ((relevant, record.labels), (excluded, record.exclude)):
             for label in labels:
                 row = rows.setdefault(label, len(rows)) if grow else rows.get(label)
@@ -186,9 +198,11 @@ def _split(path: Path, rows: dict[str, int], *, grow: bool) -> Split:
         ids.append(record.id)
         texts.append(record.text)
         groups.append(record.group)
+        if said is not None:
+            said.append(record.fields)
     if not ids:
         raise InputError(f"{path}: has no records; write one a line")
-    return Split(ids, texts, groups, relevant.matrix(len(rows)), excluded.matrix(len(rows)))
+    return Split(ids, texts, groups, relevant.matrix(len(rows)), excluded.matrix(len(rows)), said)
 
 
 class _Rows:
@@ -265,7 +279,7 @@ def _object(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"is JSON that cannot be taken ({error}); write one plain object") from error
     if not isinstance(value, dict):
-        raise InputError(f"is {_kind(value)}; write one JSON object a line")
+        raise InputError(f"is {json_kind(value)}; write one JSON object a line")
     return value
 
 
@@ -277,8 +291,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _record(value: dict[str, Any]) -> Record:
-    _check_fields(value)
+def _record(value: dict[str, Any], fields: Collection[str]) -> Record:
+    said = _fields(value, fields)
     text = _string(value, "text")
     if not text.strip():
         raise InputError("text is blank; give the record a text or leave it out")
@@ -292,27 +306,28 @@ def _record(value: dict[str, Any]) -> Record:
     group = None if value.get("group") is None else _string(value, "group")
     if group is not None and not group.strip():
         raise InputError("group is blank; give it a name or leave it out")
-    return Record(_checked_id(_string(value, "id"), "id"), text, labels, group, exclude)
+    return Record(_checked_id(_string(value, "id"), "id"), text, labels, group, exclude, said)
 
 
 def _label_ids(value: dict[str, Any], key: str) -> tuple[str, ...]:
     """The ids of a list, each once."""
     found = value[key]
     if not isinstance(found, list):
-        raise InputError(f"{key} must be a list of label ids, is {_kind(found)}")
+        raise InputError(f"{key} must be a list of label ids, is {json_kind(found)}")
     return tuple(dict.fromkeys(_checked_id(label, "label id") for label in found))
 
 
-def _label(value: dict[str, Any]) -> Label:
-    _check_fields(value)
+def _label(value: dict[str, Any], fields: Collection[str]) -> Label:
+    said = _fields(value, fields)
     text = "" if value.get("text") is None else _string(value, "text")
-    return Label(_checked_id(_string(value, "id"), "id"), text if text.strip() else "")
+    return Label(_checked_id(_string(value, "id"), "id"), text if text.strip() else "", said)
 
 
-def _check_fields(value: dict[str, Any]) -> None:
-    fields = value.get("fields")
-    if fields is not None and not isinstance(fields, dict):
-        raise InputError(f"fields must be an object, is {_kind(fields)}")
+def _fields(value: dict[str, Any], names: Collection[str]) -> Fields | None:
+    found = value.get("fields")
+    if found is not None and not isinstance(found, dict):
+        raise InputError(f"fields must be an object, is {json_kind(found)}")
+    return fields_read(found, names) if names else None
 
 
 def _string(value: dict[str, Any], key: str) -> str:
@@ -320,19 +335,11 @@ def _string(value: dict[str, Any], key: str) -> str:
         raise InputError(f"has no {key}; give it one, as a string")
     found = value[key]
     if not isinstance(found, str):
-        raise InputError(f"{key} must be a string, is {_kind(found)}")
+        raise InputError(f"{key} must be a string, is {json_kind(found)}")
     return found
 
 
 def _checked_id(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{name} must be a string, is {_kind(value)}")
+        raise InputError(f"{name} must be a string, is {json_kind(value)}")
     return check_id(value, name)
-
-
-def _kind(value: object) -> str:
-    """What JSON calls a parsed value."""
-    if value is None:
-        return "null"
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return kinds.get(type(value), "an object")

@@ -101,10 +101,7 @@ class DualEncoder:
     def sum_gradients(self, world: World) -> None:
         """Add up the gradients of the towers over all processes."""
         for tower in self.towers.values():
-            if isinstance(tower, UnifiedTower):
-                tower.sum_gradients(world)
-            else:
-                world.sum(tower.gradients())
+            tower.sum_gradients(world)
 
     def update(self, scale: float) -> None:
         for tower in self.towers.values():
@@ -135,7 +132,10 @@ class DualEncoder:
 def make_tower(config: Config, seed: int) -> Tower:
     """A new tower of the configured kind."""
     if config.tower.kind == "transformer":
+        from training.field_vectors import FieldSettings
         from training.transformer import TransformerTower  # heavy: only where it is asked for
 
-        return TransformerTower(config.transformer, seed)
+        training, spec = config.training, config.features
+        fields = FieldSettings(spec, training.table_rate, training.gate_rate) if spec.fields else None
+        return TransformerTower(config.transformer, seed, fields)
     return UnifiedTower(config, seed)

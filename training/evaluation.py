@@ -138,7 +138,7 @@ def judge(
     predictions before the best are counted. Raises InputError when the corpus has no such split, no judged row, or a
     relevant label that the snapshot does not know.
     """
-    corpus = load_corpus(folder, list(dict.fromkeys(["train", split])))
+    corpus = load_corpus(folder, list(dict.fromkeys(["train", split])), snapshot.fields)
     train, wanted = corpus.splits["train"], corpus.splits[split]
     drawn = _drawn(len(wanted), rows)
     kept = drawn[np.diff(wanted.relevance.indptr)[drawn] > 0]
@@ -311,7 +311,8 @@ def _predict(
     ranked, scores = [], []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        found = snapshot.predict([split.texts[row] for row in block], deepest)
+        fields = None if split.fields is None else [split.fields[row] for row in block]
+        found = snapshot.predict([split.texts[row] for row in block], deepest, fields)
         best, score = without(found.rows, found.scores, excluded[start : start + _BLOCK], DEPTH)
         ranked.append(best)
         scores.append(score)

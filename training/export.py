@@ -20,6 +20,7 @@ from index.collection import add_bundle, create_collection
 from index.encoder import Encoder
 from index.errors import LabelspaceError
 from index.features import Bags
+from index.fielded import FieldedTokens
 from index.files import write_json
 from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
@@ -135,9 +136,11 @@ class _Exporter:
         for items in (dataset.queries, dataset.dev.items):
             self._check_agreement(queries, items, self.models.encode_queries)
         self._check_agreement(labels, dataset.labels, self.models.encode_labels)
-        # Without a text and a training query nothing is known of a label. With queries, its free vector was trained
-        # beside what the tower says of an empty text, and means nothing without it.
-        blank = np.array([not text.strip() for text in dataset.label_texts])
+        # Without a text, fields and a training query nothing is known of a label. With queries, its free vector was
+        # trained beside what the tower says of an empty text, and means nothing without it.
+        said = dataset.label_fields or [None] * len(dataset.label_texts)
+        pairs = zip(dataset.label_texts, said, strict=True)
+        blank = np.array([not text.strip() and not fields for text, fields in pairs])
         sums = self.models.label_sums(dataset.labels, blank & (dataset.counts == 0))
         examples = dataset.queries.take(np.arange(dataset.examples))
         self.report(f"encoded {len(sums)} labels and {len(examples)} examples")
@@ -214,7 +217,7 @@ class _Exporter:
         return Predictions(*without(ranked.rows, ranked.scores, excluded, _CALIBRATION_DEPTH))
 
 
-def _padding(items: Items) -> Bags | Tokens:
+def _padding(items: Items) -> Bags | Tokens | FieldedTokens:
     """The same, known to be what an exported tower takes."""
-    assert isinstance(items, Bags | Tokens)  # noqa: S101 - there are no other towers
+    assert isinstance(items, Bags | Tokens | FieldedTokens)  # noqa: S101 - there are no other towers
     return items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.features import FeatureSpec
+from index.fields import Fields
 from index.tokens import TokenSpec
+
+if TYPE_CHECKING:
+    from training.distributed import World
 
 
 class Items(Protocol):
-    """Texts made ready for a tower, in a fixed order: bags of table rows, or tokens."""
+    """Texts made ready for a tower, in a fixed order: bags of table rows, tokens, or both."""
 
     def __len__(self) -> int: ...
 
@@ -48,8 +52,8 @@ class Tower(Protocol):
     def device(self) -> torch.device:
         """Where `batch` and `encode` leave their vectors."""
 
-    def prepare(self, texts: Sequence[str]) -> Items:
-        """Featurise or tokenise, once for a whole corpus."""
+    def prepare(self, texts: Sequence[str], fields: Sequence[Fields | None] | None = None) -> Items:
+        """Featurise or tokenise, once for a whole corpus; fields: those of each text, None for none at all."""
 
     def batch(self, items: Any, random: np.random.Generator) -> Tensor:
         """Unit vectors (n, dim) float32 in training mode, in the autograd graph; n may be 0.
@@ -63,6 +67,9 @@ class Tower(Protocol):
 
     def gradients(self) -> list[Tensor]:
         """Every gradient that backward has left since the last update, for clipping in place."""
+
+    def sum_gradients(self, world: World) -> None:
+        """Add them up over all processes."""
 
     def update(self, scale: float) -> None:
         """One optimiser step at `scale` times the configured rates; the gradients are then gone."""

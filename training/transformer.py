@@ -1,22 +1,29 @@
-"""The transformer tower: a pretrained encoder, from token ids to unit vectors, on the CPU or on CUDA."""
+"""The transformer tower: a pretrained encoder, from token ids and fields to unit vectors, on the CPU or on CUDA."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from index.errors import InputError
+from index.features import Featurizer
+from index.fielded import FieldedTokenizer, FieldedTokens
+from index.fields import Fields
 from index.tokens import TOKENIZER_FILE, Tokenizer, Tokens, TokenSpec, length_runs
 from training.adamw import adamw_tensors, restore_adamw
+from training.field_vectors import FieldSettings, FieldVectors
 from training.model_folder import find_model
 from training.transformer_config import TransformerConfig
 from training.transformer_network import Network, load_network, merged
+
+if TYPE_CHECKING:
+    from training.distributed import World
 
 # Padded tokens of one pass through the network. A CPU is no faster on more at once, and has its caches to fit into; a
 # GPU has to be filled.
@@ -26,12 +33,13 @@ _CUDA_LENGTH = 8
 
 
 class TransformerTower:
-    """A training.tower.Tower over index.tokens.Tokens.
+    """A training.tower.Tower over index.tokens.Tokens, or with fields over index.fielded.FieldedTokens.
 
-    Raises InputError when the model cannot be loaded, its tokenizer does not fit it, or the device is not there.
+    fields: what is read beside the text; None for the text alone. Raises InputError when the model cannot be loaded,
+    its tokenizer does not fit it, or the device is not there.
     """
 
-    def __init__(self, config: TransformerConfig, seed: int) -> None:
+    def __init__(self, config: TransformerConfig, seed: int, fields: FieldSettings | None = None) -> None:
         self.config, self.device = config, _device(config.device)
         self.folder = find_model(config.model)
         self._tokenizer = Tokenizer(self.folder.tokenizer, config.query_tokens)
@@ -45,16 +53,20 @@ class TransformerTower:
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._rates = [group["lr"] for group in groups]
         self._adamw = torch.optim.AdamW([{key: group[key] for key in _ADAMW_KEYS} for group in groups])
+        self._bags = None if fields is None else fields.spec
+        self._fields = None if fields is None else FieldVectors(fields, self.dim, self.device)
 
     @property
     def spec(self) -> TokenSpec:
-        return TokenSpec(self.config.query_tokens, self.config.label_tokens, self._tokenizer.digest)
+        return TokenSpec(self.config.query_tokens, self.config.label_tokens, self._tokenizer.digest, bags=self._bags)
 
-    def prepare(self, texts: Sequence[str]) -> Tokens:
-        """As queries; training.token_store.prepare_texts makes tokens of labels, too."""
-        return self._tokenizer(texts)
+    def prepare(self, texts: Sequence[str], fields: Sequence[Fields | None] | None = None) -> Tokens | FieldedTokens:
+        """As queries; training.dataset.preparers makes tokens of labels, too."""
+        if self._bags is None:
+            return self._tokenizer(texts)
+        return FieldedTokenizer(self._tokenizer, Featurizer(self._bags))(texts, fields)
 
-    def batch(self, items: Tokens, random: np.random.Generator) -> Tensor:
+    def batch(self, items: Tokens | FieldedTokens, random: np.random.Generator) -> Tensor:
         """Unit vectors (n, dim) in the graph, with the dropout that the model was pretrained with."""
         seed = int(random.integers(1 << 62))
         on_cuda = self.device.type == "cuda"
@@ -65,7 +77,7 @@ class TransformerTower:
                 torch.cuda.default_generators[self.device.index].manual_seed(seed)
             return self._vectors(items)
 
-    def encode(self, items: Tokens) -> Tensor:
+    def encode(self, items: Tokens | FieldedTokens) -> Tensor:
         self.network.eval()
         try:
             with torch.no_grad():
@@ -75,9 +87,17 @@ class TransformerTower:
             self.network.train()
 
     def gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        fields = [] if self._fields is None else self._fields.table.gradients()
+        return [*self._dense_gradients(), *fields]
+
+    def sum_gradients(self, world: World) -> None:
+        world.sum(self._dense_gradients())
+        if self._fields is not None:
+            self._fields.table.sum_gradients(world)
 
     def update(self, scale: float) -> None:
+        if self._fields is not None:
+            self._fields.table.update(scale)
         for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
             group["lr"] = rate * scale
         self._adamw.step()
@@ -87,7 +107,8 @@ class TransformerTower:
         """Under LoRA, the frozen weights are not among them: they are the model folder's, whose digest is kept."""
         weights = {f"weight.{name}": value.cpu() for name, value in self._weights().items()}
         state = {name: value.cpu() for name, value in adamw_tensors(self._adamw, self._names).items()}
-        return {**weights, **state, "base": _as_bytes(self._base)}
+        fields = {} if self._fields is None else self._fields.table.tensors("fields.")
+        return {**weights, **state, **fields, "base": _as_bytes(self._base)}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Raises InputError when the model folder has changed since."""
@@ -101,11 +122,20 @@ class TransformerTower:
                 if found.shape != value.shape:
                     raise ValueError(f"{name}: has shape {tuple(found.shape)}, must have {tuple(value.shape)}")
                 value.copy_(found)
+        if self._fields is not None:
+            self._fields.table.load(tensors, "fields.")
         # Copies: the optimiser works in place on what it is given.
         restore_adamw(self._adamw, self._names, {name: value.clone() for name, value in tensors.items()})
 
     def export(self, folder: Path, name: str) -> None:
         export_transformers(folder, (name,), [self], self.dim)
+
+    def folded_fields(self) -> Tensor | None:
+        """The table (rows, dim) that the fields look their share up in, on the CPU; None where none are read."""
+        return None if self._fields is None else self._fields.folded()
+
+    def _dense_gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def _weights(self) -> dict[str, Tensor]:
         """What training changes, by name; values share memory with the network."""
@@ -114,7 +144,13 @@ class TransformerTower:
         weights: dict[str, Tensor] = self.network.state_dict()
         return weights
 
-    def _vectors(self, items: Tokens) -> Tensor:
+    def _vectors(self, items: Tokens | FieldedTokens) -> Tensor:
+        if isinstance(items, Tokens):
+            return self._text_vectors(items)
+        assert self._fields is not None  # noqa: S101 - `prepare` makes such items only of a tower with fields
+        return self._fields.added(self._text_vectors(items.tokens), items.bags)
+
+    def _text_vectors(self, items: Tokens) -> Tensor:
         """Texts of like length go through the network together, so that little of a pass is padding."""
         if not len(items):
             return torch.empty(0, self.dim, device=self.device, requires_grad=torch.is_grad_enabled())
@@ -142,7 +178,8 @@ def export_transformers(folder: Path, names: Sequence[str], towers: Sequence[Tra
     """
     from training.transformer_export import write_transformer  # the exporter takes seconds to import
 
-    write_transformer(folder, names, [merged(tower.network) for tower in towers], width)
+    tables = [table for tower in towers if (table := tower.folded_fields()) is not None]
+    write_transformer(folder, names, [merged(tower.network) for tower in towers], width, tables)
     shutil.copyfile(towers[0].folder.tokenizer, folder / TOKENIZER_FILE)
 
 

@@ -32,8 +32,8 @@ class Lookup:
     row_weights: Tensor
 
     @classmethod
-    def of(cls, bags: Bags, keep: NDArray[np.bool_] | None = None) -> Lookup:
-        """keep: (links,) bool, which links take part (feature dropout); None for all."""
+    def of(cls, bags: Bags, keep: NDArray[np.bool_] | None = None, device: torch.device | None = None) -> Lookup:
+        """keep: (links,) bool, which links take part (feature dropout); None for all. device: the table's."""
         links, weights, offsets = bags.rows, bags.weights, bags.offsets
         if keep is not None:
             offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(keep)])[offsets]
@@ -44,7 +44,7 @@ class Lookup:
         inside = np.empty(len(links), dtype=np.int64)
         inside[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(links)))
         bag_of_link = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        return cls(
+        parts = (
             _long(by_row[starts]),
             _long(inside),
             _long(offsets[:-1]),
@@ -53,6 +53,7 @@ class Lookup:
             _long(starts),
             torch.from_numpy(weights[order]),
         )
+        return cls(*(part.to(device) for part in parts))
 
 
 def _long(values: NDArray[np.integer[Any]]) -> Tensor:
@@ -89,9 +90,14 @@ class UnifiedEmbedding:
     one scalar per row, here as a factor e^gate of the row.
     """
 
-    def __init__(self, rows: int, dim: int, generator: torch.Generator) -> None:
-        self.table = torch.empty(rows, dim).uniform_(-0.05, 0.05, generator=generator)
-        self.gates = torch.zeros(rows)
+    def __init__(
+        self, rows: int, dim: int, generator: torch.Generator | None, device: torch.device | None = None
+    ) -> None:
+        """generator: of the table's first values; None for zeros."""
+        self.table = torch.zeros(rows, dim, device=device)
+        if generator is not None:
+            self.table.uniform_(-0.05, 0.05, generator=generator)
+        self.gates = torch.zeros(rows, device=device)
 
     def touched(self, lookup: Lookup) -> tuple[Tensor, Tensor]:
         """Copies of the touched rows (touched, dim) and gates (touched,), as leaves that collect gradients."""

@@ -1,17 +1,19 @@
-"""`POST /v1/predict`: texts in, ranked labels out."""
+"""`POST /v1/predict`: texts and fields in, ranked labels out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from index.errors import InputError
+from index.fields import field_values
 from service.batcher import Ranked
 from service.bodies import read_body
-from service.errors import too_large
+from service.errors import INVALID, Fault, ProblemError, too_large
 from service.live import live
 from service.openapi import problems, takes
 from service.schemas import PredictAnswer, PredictInput, Prediction, PredictRequest, RankedLabel
@@ -33,17 +35,26 @@ async def predict(request: Request) -> Response:
     """Best labels first, at most `top_k` for each input. The answer names bundle, model and change it was made from."""
     served = live(request)
     asked = await read_body(request, PredictRequest, inputs=served.settings.max_inputs)
-    _check(asked.inputs, served.settings)
-    ranked = await served.batcher.predict([one.text for one in asked.inputs], asked.top_k)
+    _check(asked.inputs, served.settings, served.collection.snapshot.fields)
+    fields = [one.fields for one in asked.inputs]
+    ranked = await served.batcher.predict([one.text for one in asked.inputs], asked.top_k, fields)
     few = len(asked.inputs) * asked.top_k <= _FEW_LABELS
     answer = _answer(asked, ranked) if few else await served.in_batch_thread(lambda: _answer(asked, ranked))
     return Response(answer, media_type="application/json")
 
 
-def _check(inputs: Sequence[PredictInput], settings: Settings) -> None:
+def _check(inputs: Sequence[PredictInput], settings: Settings, fields: Collection[str]) -> None:
     for place, one in enumerate(inputs):
         if len(one.text) > settings.max_text_characters:
             raise too_large(f"characters of input {place}", settings.max_text_characters, len(one.text))
+        if one.fields:
+            # Here already, for those whose texts are predicted together must not fail together.
+            try:
+                field_values(one.fields, fields)
+            except InputError as error:
+                pointer = f"#/inputs/{place}/fields"
+                fault = Fault(str(error), pointer=pointer)
+                raise ProblemError(INVALID, f"{pointer}: {error}", faults=(fault,)) from error
 
 
 def _answer(asked: PredictRequest, ranked: Ranked) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import subprocess
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from index.errors import InputError
 from index.features import Bags, FeatureSpec, Featurizer, normalise, stack_bags
+from index.fields import Fields
 
 SPEC = FeatureSpec(rows=1 << 16, ngrams=(3, 5))
 GOLDEN_HELLO = [
@@ -193,3 +196,72 @@ def test_a_spec_survives_json_and_refuses_nonsense() -> None:
         FeatureSpec(rows=0)
     with pytest.raises(InputError, match="n-grams"):
         FeatureSpec(ngrams=(1,))
+
+
+def digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def row_of_value(spec: FeatureSpec, name: str, value: str) -> int:
+    """SplitMix64's finaliser by plain integers over the value's digest under its field's salt."""
+    mask = (1 << 64) - 1
+    mixed = ((digest(value) ^ digest(f"{spec.seed}:field:{name}")) + 0x9E3779B97F4A7C15) & mask
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & mask
+    return (mixed ^ (mixed >> 31)) % spec.rows
+
+
+FIELDED = FeatureSpec(rows=1 << 20, fields=("type", "year", "tags"))
+
+
+def test_fields_add_their_rows_to_the_bag_of_the_text() -> None:
+    texts = ["hello world", "", "größe 日本", "hello world"]
+    fields: list[Fields | None] = [
+        {"type": "book", "year": 1999, "tags": ["a", "語", "a"]},
+        {"type": "book"},
+        None,
+        {"tags": [], "year": None},
+    ]
+    pairs = [[("type", "book"), ("year", "1999"), ("tags", "a"), ("tags", "語")], [("type", "book")], [], []]
+    plain = FeatureSpec(rows=1 << 20)
+    wanted = as_dicts(Featurizer(plain)(texts))
+    for bag, said in zip(wanted, pairs, strict=True):
+        bag |= {row_of_value(FIELDED, name, value): 1.0 for name, value in said}
+    found = Featurizer(FIELDED)(texts, fields)
+    assert as_dicts(found) == wanted
+    assert all(np.all(np.diff(found.rows[start:stop]) > 0) for start, stop in pairwise(found.offsets.tolist()))
+    assert as_dicts(Featurizer(FIELDED)(texts)) == as_dicts(Featurizer(plain)(texts))
+
+
+def test_a_row_that_text_and_field_share_counts_both() -> None:
+    spec = FeatureSpec(rows=1, fields=("a", "b"), ngrams=(), pairs=False)
+    assert as_dicts(Featurizer(spec)(["one two"], [{"a": "x", "b": ["x", "y"]}])) == [
+        {0: pytest.approx(1 + math.log(5))}
+    ]
+
+
+def test_one_value_in_two_fields_is_two_features_in_whatever_order_they_are_named() -> None:
+    one, other = FeatureSpec(rows=1 << 30, fields=("a", "b")), FeatureSpec(rows=1 << 30, fields=("b", "a"))
+    assert one == other
+    bags = Featurizer(one)(["", ""], [{"a": "x", "b": "x"}, {"b": "x", "a": "x"}])
+    assert bags.lengths.tolist() == [2, 2]
+    assert bags.rows[:2].tolist() == bags.rows[2:].tolist()
+    assert row_of_value(one, "a", "x") in bags.rows
+
+
+def test_many_records_have_the_same_fields_as_few() -> None:
+    fields = [{"year": number} for number in range(1200)]
+    together = Featurizer(FIELDED)([""] * 1200, fields)
+    assert together.rows.tolist() == [row_of_value(FIELDED, "year", str(number)) for number in range(1200)]
+    with pytest.raises(InputError, match="field 'colour' is not read"):
+        Featurizer(FIELDED)(["a"], [{"colour": "red"}])
+
+
+def test_a_spec_without_fields_is_written_as_before_there_were_any() -> None:
+    first = {"rows": 1 << 18, "ngrams": (3,), "pairs": True, "characters": 4000, "seed": 0, "version": 1}
+    assert FeatureSpec().to_json() == first
+    assert FeatureSpec.from_json(first) == FeatureSpec()
+    assert FIELDED.to_json()["fields"] == ("tags", "type", "year")
+    assert FeatureSpec.from_json(json.loads(json.dumps(FIELDED.to_json()))) == FIELDED
+    with pytest.raises(InputError, match="features: fields must be names"):
+        FeatureSpec(fields=("a", "a"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from index import Collection
+from index.fields import Fields
 from index.ranking import Predictions
 from service.batcher import Batcher
 
@@ -47,7 +48,8 @@ class _Stub:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def predict(self, texts: Sequence[str], k: int) -> Predictions:
+    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None]) -> Predictions:
+        assert len(fields) == len(texts)
         self.calls.append(len(texts))
         if "bad" in texts:
             raise ValueError("bad text")

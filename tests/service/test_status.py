@@ -21,7 +21,7 @@ def test_info_tells_what_is_served_and_every_limit(reader: TestClient) -> None:
     snapshot = reader.app.state.live.collection.snapshot  # type: ignore[attr-defined]
     manifest = snapshot.bundle.manifest
     assert (info["bundle"], info["model"], info["dim"]) == (manifest.bundle, manifest.model, 32)
-    assert (info["labels"], info["change"]) == (40, 0)
+    assert (info["labels"], info["change"], info["fields"]) == (40, 0, [])
     settings = Settings()
     assert info["limits"] == {
         "body_bytes": settings.max_body_bytes,

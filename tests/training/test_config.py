@@ -12,6 +12,7 @@ from training.config import SECTIONS, Config, differing_keys, load_config, save_
 
 OTHER = (
     "features.rows=999", "features.ngrams=[2, 5]", "features.pairs=false", "features.characters=77", "features.seed=3",
+    'features.fields=["type", "lang"]',
     "tower.kind=transformer", "tower.dim=48", "tower.hidden=0", "tower.dropout=0.25", "tower.shared=false",
     "label.free=false", "label.centroid=true", "label.free_dropout=0", "label.centroid_dropout=0.9",
     "label.text_queries=true", "loss.name=soft_top_k", "loss.k=3", "loss.alpha=1.5", "loss.temperature=1",
@@ -111,6 +112,7 @@ def test_every_setting_can_be_set_and_comes_back_from_the_file(tmp_path: Path) -
     assert set(differing_keys(Config(), config)) == named
     assert config.loss.prefixes == (8, 16)
     assert config.features.ngrams == (2, 5)
+    assert config.features.fields == ("lang", "type")
     assert (config.loss.temperature, config.training.clip) == (1.0, 1.0)
     for one in (config, Config()):
         save_config(one, tmp_path / "config.toml")

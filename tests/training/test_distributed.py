@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from index.errors import InputError, LabelspaceError
-from tests_support import write_corpus
+from tests_support import write_corpus, write_lines
 from training.checkpoint import CHECKPOINT, load_checkpoint
 from training.config import load_config
 from training.dataset import load_dataset
@@ -52,6 +53,14 @@ CASES = {
     "two towers": ("tower.shared=false", "tower.hidden=0"),
     "transformer": ("tower.kind=transformer", "transformer.device=cpu", "transformer.rate=0.001"),
     "two transformers": ("tower.kind=transformer", "transformer.device=cpu", "tower.shared=false", "training.chunk=4"),
+    "fields": ('features.fields=["kind"]',),
+    "transformer with fields": (
+        "tower.kind=transformer",
+        "transformer.device=cpu",
+        "transformer.rate=0.001",
+        "training.clip=1",
+        'features.fields=["kind"]',
+    ),
     "fewer queries than processes": ("training.batch=1", "negatives.sampled=1"),
     "fewer queries, in chunks": ("training.batch=2", "negatives.sampled=0", "training.chunk=1", "loss.mixup=0.5"),
 }
@@ -165,7 +174,11 @@ def until_changed(path: Path, marked: int) -> None:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     write_model(folder / "model", dropout=0.0)
-    return write_corpus(folder / "corpus", train=200, test=5)
+    corpus = write_corpus(folder / "corpus", train=200, test=5)
+    path = corpus / "train.jsonl.gz"
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    write_lines(path, [{**row, "fields": {"kind": place % 7}} if place % 3 else row for place, row in enumerate(rows)])
+    return corpus
 
 
 @dataclass(frozen=True, slots=True)

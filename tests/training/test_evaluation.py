@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from index.collection import Collection
 from index.errors import InputError
+from index.fields import Fields
 from index.labels import LabelTable, LiveLabels
 from index.ranking import Predictions
 from index.snapshot import Snapshot
@@ -32,8 +33,10 @@ class Told:
         self.removed = np.zeros(0, dtype=np.int64)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(bundle="0001-told"))
         self.scores = scores
+        self.fields = ()
 
-    def predict(self, texts: Sequence[str], k: int) -> Predictions:
+    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None) -> Predictions:
+        assert fields is None
         scores = self.scores[[int(text.split()[1]) for text in texts]]
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(scores, rows, axis=1)

@@ -156,7 +156,8 @@ def test_gradient_checkpointing_changes_no_gradient(model: Path) -> None:
 
 def test_mixed_precision_is_near_and_gives_float32_vectors_and_gradients(model: Path) -> None:
     tower = make(model)
-    ids, mask = (torch.from_numpy(part) for part in tower.prepare(TEXTS).padded(40))
+    items: Any = tower.prepare(TEXTS)
+    ids, mask = (torch.from_numpy(part) for part in items.padded(40))
     tower.network.eval()
     exact, mixed = tower.network(ids, mask), tower.network(ids, mask, True)
     assert mixed.dtype == torch.float32
@@ -341,7 +342,7 @@ def test_a_model_that_cannot_be_a_tower_is_refused(tmp_path: Path) -> None:
 
 def test_training_brings_a_text_to_the_vector_that_is_wanted(model: Path) -> None:
     tower = make(model, rate=3e-3)
-    items = tower.prepare(["apple pie", "chess opening"])
+    items: Any = tower.prepare(["apple pie", "chess opening"])
     target = nn.functional.normalize(torch.randn(2, 32, generator=torch.Generator().manual_seed(3)), dim=1)
     assert IDS["apple"] in items.ids
     start = float((tower.encode(items) * target).sum(dim=1).mean())
