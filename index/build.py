@@ -13,7 +13,7 @@ _RECALL_AT = 10
 # Eight bits a number are read four times as fast as floats; where they blur the order too much, floats are kept.
 _FACTORIES = ("HNSW32,SQ8", "HNSW32,Flat")
 # Built once and searched many times: a graph built with more effort needs a third less of it in every search.
-_BUILD_EFFORT = 500
+BUILD_EFFORT = 500
 _EFFORTS = (16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 
 
@@ -37,12 +37,14 @@ def build_index(
     *,
     target: float = 0.99,
     exact_below: int = EXACT_BELOW,
+    build_effort: int = BUILD_EFFORT,
 ) -> tuple[faiss.Index, IndexReport]:
     """An inner-product index over unit `vectors` (n, dim), exact when n < exact_below, else HNSW.
 
     HNSW (Malkov & Yashunin 2018), with vectors quantised to 8 bits where that suffices, gets the smallest search
     effort whose recall@10 on `queries` (m, dim) reaches `target`; where none does, it gets the largest, and the
-    report says what was reached. Rows keep their numbers.
+    report says what was reached. build_effort: efConstruction of the graph; more makes a better one more slowly. Rows
+    keep their numbers.
     """
     count, dim = vectors.shape
     if count < exact_below:
@@ -52,7 +54,7 @@ def build_index(
     truth = exact_top(vectors, queries, _RECALL_AT)
     for factory in _FACTORIES:
         index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _BUILD_EFFORT
+        index.hnsw.efConstruction = build_effort
         index.train(vectors)
         index.add(vectors)
         effort, recall = _tune(index, queries, truth, target)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.layered import Neighbours
 from index.packed import Lists, spans
 
+# What bundles of the first version were made with.
 NEIGHBOURS = 32
 TEMPERATURE = 0.05
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.layered import Neighbours
-from index.memory import Votes, sum_pairs
+from index.memory import NEIGHBOURS, TEMPERATURE, Votes, sum_pairs
 
 # So many labels are retrieved at least, and the threshold Z is taken over just these, whatever k is asked for.
 CANDIDATES = 100
@@ -19,12 +19,15 @@ class Ranking:
     """How a model's cosines become scores.
 
     temperature: τ of training. positives: labels that a query has on average; so many are left out of Z.
-    memory_weight: share of the votes in the score, 0 without a memory.
+    memory_weight: share of the votes in the score, 0 without a memory. neighbours: examples that vote.
+    memory_temperature: by which their cosines are divided.
     """
 
     temperature: float
     positives: int
     memory_weight: float
+    neighbours: int = NEIGHBOURS
+    memory_temperature: float = TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)

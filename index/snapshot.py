@@ -14,7 +14,7 @@ from index.fields import Fields
 from index.label_vector import centroid_part, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
-from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
+from index.memory import ExampleLabels, Votes, vote
 from index.ranking import CANDIDATES, Predictions, rank
 
 
@@ -66,7 +66,9 @@ class Snapshot:
         """The memory's votes for live labels; None without a memory."""
         if self.memory is None:
             return None
-        votes = vote(self.memory.search(queries, NEIGHBOURS), self.example_labels)
+        ranking = self.bundle.manifest.ranking
+        found = self.memory.search(queries, ranking.neighbours)
+        votes = vote(found, self.example_labels, temperature=ranking.memory_temperature)
         if len(self.removed):
             live = ~np.isin(votes.label, self.removed)
             votes = Votes(votes.query[live], votes.label[live], votes.weight[live])

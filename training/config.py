@@ -117,14 +117,17 @@ class LabelConfig:
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
     """The example memory of the bundle. mode: "on", "off", or "head": votes only for labels of at least `head_rows`
-    training queries. Its weight is chosen on dev at export."""
+    training queries. neighbours: examples that vote; more cost time in every prediction. Weight and temperature of the
+    votes are chosen on dev at export."""
 
     mode: str = "on"
     head_rows: int = 10
+    neighbours: int = 32
 
     def __post_init__(self) -> None:
         _one_of("memory.mode", self.mode, ("on", "off", "head"))
         _at_least("memory.head_rows", self.head_rows, 1)
+        _at_least("memory.neighbours", self.neighbours, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +13,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build import IndexReport, build_index
+from index.build import BUILD_EFFORT, IndexReport, build_index
 from index.bundle import Manifest, featurizers, seal_files, write_manifest
-from index.calibration import IDENTITY, Calibration, fit_calibration
 from index.collection import add_bundle, create_collection
 from index.encoder import Encoder
 from index.errors import LabelspaceError
@@ -25,14 +24,14 @@ from index.files import write_json
 from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
 from index.layered import LayeredIndex, Neighbours
-from index.memory import NEIGHBOURS, ExampleLabels, Votes, vote
+from index.memory import ExampleLabels
 from index.packed import Lists
-from index.ranking import CANDIDATES, Predictions, Ranking, rank
+from index.ranking import CANDIDATES, Ranking
 from index.tokens import Tokens
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
 from training.members import Members, member_runs
-from training.metrics import Judged, inverse_propensity, without
+from training.ranking_choice import DevNeighbours, choose_ranking
 from training.run import CONFIG, check_corpus_unchanged, corpus_of
 from training.tower import Items
 
@@ -40,10 +39,9 @@ Report = Callable[[str], None]
 AGREEMENT = 1e-5
 _TOKEN_AGREEMENT = 1e-4
 _CHECKED_TEXTS = 256
-_MEMORY_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-_CALIBRATION_DEPTH = 20
 # Votes are sums over many neighbours: one missed among the last changes little, and finding it costs as much again.
 _MEMORY_RECALL = 0.95
+_MEMORY_EFFORT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +96,11 @@ class _Exporter:
         index, index_report = self._build("label index", unit(vectors.sums), vectors.dev, self.recall)
         faiss.write_index(index, str(folder / "index.faiss"))
         found = LayeredIndex.over(index).hide(unknown_rows(vectors.sums)).search(vectors.dev, CANDIDATES)
-        votes, memory_report = self._memory(folder, vectors, carried)
-        ranking, calibration = self._choose(found, votes)
+        examples, memory_report = self._memory(folder, vectors)
+        near = DevNeighbours(found, examples, ExampleLabels(carried, np.zeros(0, dtype=np.int64)))
+        positives = max(1, round(int(self.dataset.counts.sum()) / self.dataset.examples))
+        draft = Ranking(self.config.loss.temperature, positives, 0.0, self.config.memory.neighbours)
+        ranking, calibration = choose_ranking(self.dataset, near, draft, self.report)
         if not ranking.memory_weight:
             (folder / "memory.faiss").unlink(missing_ok=True)
         write_json(folder / "calibration.json", calibration.to_json())
@@ -118,15 +119,14 @@ class _Exporter:
             relevance.eliminate_zeros()
         return Lists(relevance.indptr.astype(np.int64), relevance.indices.astype(np.int32))
 
-    def _memory(self, folder: Path, vectors: _Vectors, carried: Lists) -> tuple[Votes | None, IndexReport | None]:
-        """The memory's index, written, and its votes on dev; nothing where it is off."""
+    def _memory(self, folder: Path, vectors: _Vectors) -> tuple[Neighbours | None, IndexReport | None]:
+        """The memory's index, written, and what it finds for dev; nothing where it is off."""
         if self.config.memory.mode == "off":
             self.report("example memory: off")
             return None, None
-        memory, report = self._build("example memory", vectors.examples, vectors.dev, _MEMORY_RECALL)
+        memory, report = self._build("example memory", vectors.examples, vectors.dev, _MEMORY_RECALL, _MEMORY_EFFORT)
         faiss.write_index(memory, str(folder / "memory.faiss"))
-        examples = ExampleLabels(carried, np.zeros(0, dtype=np.int64))
-        return vote(LayeredIndex.over(memory).search(vectors.dev, NEIGHBOURS), examples), report
+        return LayeredIndex.over(memory).search(vectors.dev, self.config.memory.neighbours), report
 
     def _encode(self, folder: Path) -> _Vectors:
         threads, dataset = self.config.training.threads, self.dataset
@@ -156,10 +156,15 @@ class _Exporter:
             raise LabelspaceError(f"the ONNX tower differs from torch by {difference:.1e}, more than {most:.0e}")
 
     def _build(
-        self, what: str, vectors: NDArray[np.float32], queries: NDArray[np.float32], target: float
+        self,
+        what: str,
+        vectors: NDArray[np.float32],
+        queries: NDArray[np.float32],
+        target: float,
+        effort: int = BUILD_EFFORT,
     ) -> tuple[faiss.Index, IndexReport]:
         faiss.omp_set_num_threads(self.config.training.threads)
-        index, built = build_index(vectors, queries, target=target)
+        index, built = build_index(vectors, queries, target=target, build_effort=effort)
         line = f"{what}: {built.factory} over {built.vectors} vectors, recall@10 {built.recall:.4f}"
         self.report(line if built.recall >= target else f"{line}, short of {target}")
         return index, built
@@ -183,38 +188,6 @@ class _Exporter:
             versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
             files=seal_files(folder),
         )
-
-    def _choose(self, found: Neighbours, votes: Votes | None) -> tuple[Ranking, Calibration]:
-        """The memory weight with the best nDCG@5 + R@10 + PSP@5 on dev (head, depth and tail), and its calibration."""
-        positives = max(1, round(int(self.dataset.counts.sum()) / self.dataset.examples))
-        draft = Ranking(self.config.loss.temperature, positives, 0.0)
-        truth = self.dataset.dev.relevance
-        judged_rows = np.flatnonzero(np.diff(truth.indptr))
-        if not len(judged_rows):
-            self.report("no dev rows with labels: the memory is off, and probabilities are plain scores")
-            return draft, IDENTITY
-        weights = inverse_propensity(self.dataset.counts, self.dataset.examples)
-        best: tuple[float, Ranking, Predictions, Judged] | None = None
-        for memory_weight in _MEMORY_WEIGHTS if votes is not None else (0.0,):
-            ranking = replace(draft, memory_weight=memory_weight)
-            ranked = self._ranked(found, votes, ranking)
-            judged = Judged.of(ranked.rows[judged_rows], truth[judged_rows])
-            figures = (judged.ndcg(5), judged.recall(10), judged.propensity_precision(5, weights))
-            shown = "nDCG@5 {:.1f}, R@10 {:.1f}, PSP@5 {:.1f}".format(*(100 * figure for figure in figures))
-            self.report(f"dev, memory weight {memory_weight}: {shown}")
-            if best is None or sum(figures) > best[0]:
-                best = sum(figures), ranking, ranked, judged
-        assert best is not None  # noqa: S101 - there are weights to try
-        _, ranking, ranked, judged = best
-        shown_places = judged.rows >= 0
-        return ranking, fit_calibration(ranked.scores[judged_rows][shown_places], judged.hits[shown_places])
-
-    def _ranked(self, found: Neighbours, votes: Votes | None, ranking: Ranking) -> Predictions:
-        """Dev's predictions, without the labels that its rows exclude."""
-        excluded = self.dataset.dev.excluded
-        depth = _CALIBRATION_DEPTH + int(np.diff(excluded.indptr).max(initial=0))
-        ranked = rank(found, votes, ranking, depth)
-        return Predictions(*without(ranked.rows, ranked.scores, excluded, _CALIBRATION_DEPTH))
 
 
 def _padding(items: Items) -> Bags | Tokens | FieldedTokens:
