@@ -10,28 +10,13 @@ import numpy as np
 import pytest
 
 from index.collection import Collection
-from tests_support import write_corpus
-from trainer_support import SHORT, stop_after, trainer_of
+from trainer_support import stop_after, trainer_of
 from training.batches import Batch
 from training.checkpoint import BEST, CHECKPOINT, Point, load_best, load_checkpoint
-from training.config import load_config
-from training.dataset import Dataset, load_dataset
+from training.dataset import Dataset
 from training.export import export_run
 from training.run import start_run
 from training.trainer import InterruptedRunError, Trainer, best_point
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("short") / "corpus", train=80, test=5)
-
-
-@pytest.fixture(scope="module")
-def datasets(corpus: Path) -> Callable[..., Dataset]:
-    def load(*settings: str) -> Dataset:
-        return load_dataset(corpus, load_config(None, [*SHORT, *settings]))
-
-    return load
 
 
 def with_dev(trainer: Trainer, figures: list[float]) -> None:

@@ -24,19 +24,6 @@ from training.run import check_corpus_unchanged, start_run
 from training.trainer import InterruptedRunError, Trainer
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("short") / "corpus", train=80, test=5)
-
-
-@pytest.fixture(scope="module")
-def datasets(corpus: Path) -> Callable[..., Dataset]:
-    def load(*settings: str) -> Dataset:
-        return load_dataset(corpus, load_config(None, [*SHORT, *settings]))
-
-    return load
-
-
 def test_learns_what_the_texts_say(tiny_run: Path) -> None:
     _, position = load_checkpoint(tiny_run)
     first, last = position.curve[0], position.curve[-1]
