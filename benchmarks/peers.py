@@ -31,7 +31,7 @@ from scipy.sparse import csr_matrix
 from machine import describe
 from results_table import PEERS, PeerResult, keep_rows, read_rows
 from training.corpus import Split, load_corpus, split_path
-from training.metrics import Judged, inverse_propensity, without
+from training.metrics import Judged, drawn_rows, inverse_propensity, without
 
 NAMES = {"parabel": "omikuji Parabel", "bonsai": "omikuji Bonsai", "knn": "TF-IDF kNN"}
 # omikuji's own recommendation for trees as in Bonsai; Parabel is what its defaults are.
@@ -52,7 +52,7 @@ def thinned(relevance: csr_matrix, rows: int) -> NDArray[np.int64]:
 
     relevance: (n, labels).
     """
-    drawn = np.sort(np.random.default_rng(0).permutation(relevance.shape[0])[:rows])
+    drawn = drawn_rows(relevance.shape[0], rows)
     return np.asarray(drawn[np.diff(relevance.indptr)[drawn] > 0], dtype=np.int64)
 
 

@@ -26,7 +26,7 @@ from index.errors import InputError, LabelspaceError, first_line
 from index.label_vector import unit
 from training.config import Config, LossConfig
 from training.negatives import Pool
-from training.objective import Compared, Objective, _Mixed
+from training.objective import Compared, Mixed, Objective
 from training.progress import Progress
 from training.tower import Items, Tower
 
@@ -190,7 +190,7 @@ class ShareOfObjective(Objective):
         super().__init__(config, dim)
         self._world = world
 
-    def _at(self, compared: Compared, mixed: _Mixed | None, random: torch.Generator) -> Tensor:
+    def _at(self, compared: Compared, mixed: Mixed | None, random: torch.Generator) -> Tensor:
         rows = self._world.part(len(compared.queries))
         own = _rows_of(compared, rows)
         loss = super()._at(own, None, random)

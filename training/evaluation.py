@@ -16,7 +16,16 @@ from index.ranking import Predictions
 from index.snapshot import Snapshot
 from training.bootstrap import LEVEL, RESAMPLES, Interval, percentile_intervals
 from training.corpus import Corpus, Split, load_corpus
-from training.metrics import PROPENSITY_A, PROPENSITY_B, Judged, Reliability, RowParts, inverse_propensity, without
+from training.metrics import (
+    PROPENSITY_A,
+    PROPENSITY_B,
+    Judged,
+    Reliability,
+    RowParts,
+    drawn_rows,
+    inverse_propensity,
+    without,
+)
 
 DEPTH = 100
 # As many labels as are served unless a call asks for another number: calibration is measured on these.
@@ -140,7 +149,7 @@ def judge(
     """
     corpus = load_corpus(folder, list(dict.fromkeys(["train", split])), snapshot.fields)
     train, wanted = corpus.splits["train"], corpus.splits[split]
-    drawn = _drawn(len(wanted), rows)
+    drawn = drawn_rows(len(wanted), rows)
     kept = drawn[np.diff(wanted.relevance.indptr)[drawn] > 0]
     if not len(kept):
         raise InputError(f"{folder}: no row of {split} has a label; there is nothing to judge")
@@ -290,13 +299,6 @@ def _percent_of(place: int, intervals: dict[tuple[int, str], Interval]) -> dict[
 
 def _plus_minus(interval: Interval | None) -> str:
     return "" if interval is None else f" ±{(interval.high - interval.low) / 2:.1f}"
-
-
-def _drawn(count: int, rows: int | None) -> NDArray[np.int64]:
-    """All row numbers, or `rows` of them, ascending; the draw depends on the two numbers alone."""
-    if rows is None or rows >= count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).permutation(count)[:rows])
 
 
 def _predict(

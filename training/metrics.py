@@ -185,6 +185,13 @@ class Reliability:
         return cls(counts, said, came_true, error)
 
 
+def drawn_rows(count: int, rows: int | None) -> NDArray[np.int64]:
+    """All row numbers, or `rows` of them, ascending; the draw depends on the two numbers alone."""
+    if rows is None or rows >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[:rows])
+
+
 def without(
     rows: NDArray[np.int64], scores: NDArray[np.float32], excluded: csr_matrix, k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -50,11 +50,11 @@ class Objective:
         """A scalar."""
         torch_random = torch.Generator(device=compared.queries.device)
         torch_random.manual_seed(int(random.integers(1 << 62)))
-        mixed = _Mixed.draw(len(compared.queries), self.config, random) if self.config.mixup else None
+        mixed = Mixed.draw(len(compared.queries), self.config, random) if self.config.mixup else None
         losses = [self._at(_cut(compared, width), mixed, torch_random) for width in self.widths]
         return torch.stack(losses).mean()
 
-    def _at(self, compared: Compared, mixed: _Mixed | None, random: torch.Generator) -> Tensor:
+    def _at(self, compared: Compared, mixed: Mixed | None, random: torch.Generator) -> Tensor:
         positive = torch.from_numpy(compared.pool.positive).to(compared.queries.device)
         scores = self._scores(compared, compared.queries, positive, own=compared.own)
         loss = self._loss(scores, positive, random)
@@ -101,14 +101,14 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mixed:
+class Mixed:
     """partner: (b,) int64, each query's partner; share: its own share, one λ ~ Beta(α, α) for the batch."""
 
     partner: Tensor
     share: float
 
     @classmethod
-    def draw(cls, queries: int, config: LossConfig, random: np.random.Generator) -> _Mixed:
+    def draw(cls, queries: int, config: LossConfig, random: np.random.Generator) -> Mixed:
         share = float(random.beta(config.mixup_alpha, config.mixup_alpha))
         return cls(torch.from_numpy(random.permutation(queries)), share)
 
