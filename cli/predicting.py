@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from index.errors import InputError
+from index.field_spec import FieldSpec
 from index.fields import Fields, field_values
 from index.snapshot import Snapshot
 
@@ -79,7 +80,7 @@ def _blocks(lines: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def _read(number: int, line: bytes, fields: Collection[str]) -> _Query:
+def _read(number: int, line: bytes, fields: Sequence[FieldSpec]) -> _Query:
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.bags import Bags
 from index.errors import BundleError, InputError, first_line
-from index.features import Bags, Featurizer
+from index.features import Featurizer
 from index.fielded import FieldedTokenizer, FieldedTokens
 from index.fields import Fields
 from index.tokens import Tokenizer, Tokens, length_runs

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.features import Bags, Featurizer
+from index.bags import Bags
+from index.features import Featurizer
 from index.fields import Fields
 from index.tokens import Tokens
 

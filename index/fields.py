@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from index.errors import InputError, json_kind
+from index.field_spec import FieldSpec
 
 Fields = Mapping[str, object]
 # Of one field of one record: what they cost in memory is for each of them, and a body may hold a million.
@@ -13,20 +14,14 @@ MOST_VALUES = 1000
 _NAME_CHARACTERS = 100
 
 
-def field_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names in one order, whatever order they were given in. Raises InputError for a blank one or one twice."""
-    if any(not isinstance(name, str) or not name.strip() for name in names) or len(set(names)) < len(names):
-        raise InputError(f"features: fields must be names, none of them blank or twice; got {list(names)}")
-    return tuple(sorted(names))
-
-
-def field_values(fields: Fields | None, names: Collection[str]) -> list[tuple[str, str]]:
+def field_values(fields: Fields | None, specs: Sequence[FieldSpec]) -> list[tuple[str, str]]:
     """(name, value) of all that the fields say, each pair once; nothing for a field that is missing, null or [].
 
     A string is its own value; a number and true or false are as JSON writes them, a whole number without a point.
-    Raises InputError naming the field that is not among `names`, or whose value is none of these or a list of these.
+    Raises InputError naming the field that is not among `specs`, or whose value is none of these or a list of these.
     """
     found = []
+    names = [spec.name for spec in specs]
     for name, value in (fields or {}).items():
         if name not in names:
             reads = f"it reads {', '.join(names)}" if names else "it reads none"
@@ -38,13 +33,14 @@ def field_values(fields: Fields | None, names: Collection[str]) -> list[tuple[st
     return found
 
 
-def fields_read(fields: Fields | None, names: Collection[str]) -> Fields | None:
-    """Those of a record's fields that are among `names` and say something, checked; None when there are none.
+def fields_read(fields: Fields | None, specs: Sequence[FieldSpec]) -> Fields | None:
+    """Those of a record's fields that are among `specs` and say something, checked; None when there are none.
 
     Raises InputError as field_values does.
     """
+    names = [spec.name for spec in specs]
     found = {name: value for name, value in (fields or {}).items() if name in names and value is not None}
-    field_values(found, names)
+    field_values(found, specs)
     return found or None
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.changes import Change, PutLabel
+from index.field_spec import FieldSpec
 from index.fields import Fields
 from index.label_vector import centroid_part, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
@@ -46,8 +47,8 @@ class Snapshot:
         )
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the fields that the model reads beside the text."""
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The fields that the model reads beside the text."""
         return self.bundle.manifest.features.fields
 
     def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Predictions:

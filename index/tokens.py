@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index.errors import BundleError, InputError, first_line
 from index.features import FeatureSpec
+from index.field_spec import FieldSpec
 from index.files import sha256_of
 from index.packed import spans
 
@@ -52,8 +53,8 @@ class TokenSpec:
         return self.query_tokens * _CHARACTERS
 
     @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the fields that are read beside the text."""
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """The fields that are read beside the text."""
         return () if self.bags is None else self.bags.fields
 
     def to_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tomli_w
 
 from index.errors import InputError, first_line
 from index.features import FeatureSpec
+from index.field_spec import parse_fields
 from index.files import write_text
 from training.transformer_config import TransformerConfig
 
@@ -23,12 +24,14 @@ _LARGEST_SEED = (1 << 63) - 1
 class TowerConfig:
     """The towers. kind: "unified" (one hashed table) or "transformer" ([transformer] has its settings).
 
-    dim, hidden, dropout: of the unified tower: width of the table and of the output, hidden width of the residual MLP
-    (0: none) and its dropout. shared: whether queries and label texts go through the same weights.
+    dim, hidden, dropout: of the unified tower: width of the output, hidden width of the residual MLP (0: none) and its
+    dropout. row: width of the table's rows where features.separate gives every feature a reader; else rows are as wide
+    as the output. shared: whether queries and label texts go through the same weights.
     """
 
     kind: str = "unified"
     dim: int = 256
+    row: int = 32
     hidden: int = 128
     dropout: float = 0.0
     shared: bool = True
@@ -36,6 +39,7 @@ class TowerConfig:
     def __post_init__(self) -> None:
         _one_of("tower.kind", self.kind, ("unified", "transformer"))
         _at_least("tower.dim", self.dim, 1)
+        _at_least("tower.row", self.row, 1)
         _at_least("tower.hidden", self.hidden, 0)
         _share("tower.dropout", self.dropout)
 
@@ -243,10 +247,12 @@ def differing_keys(one: Config, other: Config) -> list[str]:
 
 
 def _plain(config: Config) -> dict[str, dict[str, Any]]:
-    return {
+    plain = {
         section: {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
         for section, settings in asdict(config).items()
     }
+    plain["features"]["fields"] = [spec.to_json() for spec in config.features.fields]
+    return plain
 
 
 def _value(text: str) -> Any:
@@ -271,11 +277,23 @@ def _known(config: Config, section: str, settings: Any, origin: str) -> dict[str
     return {key: _checked(f"{section}.{key}", value, kinds.get(key), origin) for key, value in settings.items()}
 
 
+def _crosses(value: Any, origin: str) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list) or any(
+        not isinstance(cross, list) or any(not isinstance(name, str) for name in cross) for cross in value
+    ):
+        raise InputError(f"{origin}: features.crosses must be a list of lists of field names, is {value!r}")
+    return tuple(tuple(cross) for cross in value)
+
+
 def _checked(key: str, value: Any, kind: Any, origin: str) -> Any:
     if kind is None:
         raise InputError(f"{origin}: there is no setting {key}")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if key == "features.fields":
+        return parse_fields(value)
+    if key == "features.crosses":
+        return _crosses(value, origin)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         if isinstance(value, list) and all(type(one) is item for one in value):

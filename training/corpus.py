@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import json
 import re
+import sys
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from index.errors import InputError, json_kind
+from index.field_spec import FieldSpec
 from index.fields import Fields, fields_read
 from index.labels import Label, check_id
 
@@ -33,7 +35,8 @@ class Record:
     """A query with the ids of its labels, each once; records of one group stay on one side of a split.
 
     exclude: ids that are neither right nor wrong for this query, such as the mirror of a pair that was trained on.
-    fields: those that were asked for and say something; None without any.
+    text: empty for a record that its fields alone describe. fields: those that were asked for and say something; None
+    without any.
     """
 
     id: str
@@ -88,7 +91,7 @@ def split_path(folder: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_records(path: Path, fields: Collection[str] = ()) -> Iterator[Record]:
+def read_records(path: Path, fields: Sequence[FieldSpec] = ()) -> Iterator[Record]:
     """The records of one file, in its order, with these of their fields; record n is on line n.
 
     Raises InputError naming file and line for the first that is not as docs/corpus.md says.
@@ -96,7 +99,7 @@ def read_records(path: Path, fields: Collection[str] = ()) -> Iterator[Record]:
     return _read(path, lambda value: _record(value, fields))
 
 
-def read_labels(path: Path, fields: Collection[str] = ()) -> Iterator[Label]:
+def read_labels(path: Path, fields: Sequence[FieldSpec] = ()) -> Iterator[Label]:
     """The labels of one file, in its order, with these of their fields; label n is on line n; the text is empty where
     the file has none.
 
@@ -105,7 +108,7 @@ def read_labels(path: Path, fields: Collection[str] = ()) -> Iterator[Label]:
     return _read(path, lambda value: _label(value, fields))
 
 
-def load_corpus(folder: Path, splits: Sequence[str], fields: Collection[str] = ()) -> Corpus:
+def load_corpus(folder: Path, splits: Sequence[str], fields: Sequence[FieldSpec] = ()) -> Corpus:
     """The labels and these splits of a corpus folder, and of both the fields that are named.
 
     Label rows follow the labels file. Without one they follow the first appearance in train, dev and test, which are
@@ -134,7 +137,9 @@ def load_corpus(folder: Path, splits: Sequence[str], fields: Collection[str] = (
 
 def json_line(row: Record | Label) -> str:
     """The line of a corpus file that reads back as `row`; what is empty and optional is left out."""
-    value: dict[str, object] = {"id": row.id, "text": row.text}
+    value: dict[str, object] = {"id": row.id}
+    if row.text or not row.fields:
+        value["text"] = row.text
     if row.fields:
         value["fields"] = row.fields
     if isinstance(row, Record):
@@ -180,7 +185,7 @@ def _existing(folder: Path, name: str) -> Path:
     return path
 
 
-def _split(path: Path, rows: dict[str, int], fields: Collection[str], *, grow: bool) -> Split:
+def _split(path: Path, rows: dict[str, int], fields: Sequence[FieldSpec], *, grow: bool) -> Split:
     """One file's records; `grow` gives an unknown label id the next row instead of refusing it."""
     ids: list[str] = []
     texts: list[str] = []
@@ -291,11 +296,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _record(value: dict[str, Any], fields: Collection[str]) -> Record:
+def _record(value: dict[str, Any], fields: Sequence[FieldSpec]) -> Record:
     said = _fields(value, fields)
-    text = _string(value, "text")
-    if not text.strip():
-        raise InputError("text is blank; give the record a text or leave it out")
+    text = _record_text(value)
     if "labels" not in value:
         raise InputError("has no labels; give a list of label ids, [] when there are none")
     labels = _label_ids(value, "labels")
@@ -309,6 +312,17 @@ def _record(value: dict[str, Any], fields: Collection[str]) -> Record:
     return Record(_checked_id(_string(value, "id"), "id"), text, labels, group, exclude, said)
 
 
+def _record_text(value: dict[str, Any]) -> str:
+    """The text, empty where the record has fields only: any of them counts, also one that was not asked for."""
+    text = "" if value.get("text") is None else _string(value, "text")
+    if text.strip():
+        return text
+    if not any(one is not None and one != [] for one in (value.get("fields") or {}).values()):
+        wrong = "text is blank" if text else "text is null" if "text" in value else "has no text"
+        raise InputError(f"{wrong}, and no field says anything; give the record a text or fields, or leave it out")
+    return ""
+
+
 def _label_ids(value: dict[str, Any], key: str) -> tuple[str, ...]:
     """The ids of a list, each once."""
     found = value[key]
@@ -317,17 +331,25 @@ def _label_ids(value: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_checked_id(label, "label id") for label in found))
 
 
-def _label(value: dict[str, Any], fields: Collection[str]) -> Label:
+def _label(value: dict[str, Any], fields: Sequence[FieldSpec]) -> Label:
     said = _fields(value, fields)
     text = "" if value.get("text") is None else _string(value, "text")
     return Label(_checked_id(_string(value, "id"), "id"), text if text.strip() else "", said)
 
 
-def _fields(value: dict[str, Any], names: Collection[str]) -> Fields | None:
+def _fields(value: dict[str, Any], names: Sequence[FieldSpec]) -> Fields | None:
     found = value.get("fields")
     if found is not None and not isinstance(found, dict):
         raise InputError(f"fields must be an object, is {json_kind(found)}")
-    return fields_read(found, names) if names else None
+    said = fields_read(found, names) if names else None
+    return None if said is None else {name: _shared(one) for name, one in said.items()}
+
+
+def _shared(value: object) -> object:
+    """An equal value whose strings are the same objects as those of other records: most values are in many records."""
+    if type(value) is str:
+        return sys.intern(value)
+    return [_shared(one) for one in value] if isinstance(value, list) else value
 
 
 def _string(value: dict[str, Any], key: str) -> str:

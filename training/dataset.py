@@ -64,7 +64,7 @@ def load_dataset(folder: Path, config: Config) -> Dataset:
     """
     names = ["train", "dev"] if split_path(folder, "dev") else ["train"]
     corpus = load_corpus(folder, names, config.features.fields)
-    _check_fields(corpus, config.features.fields)
+    _check_fields(corpus, config.features.field_names)
     train = corpus.splits["train"]
     prepare_queries, prepare_labels = preparers(config)
     if "dev" in corpus.splits:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from index.features import Bags, stack_bags
+from index.bags import Bags, stack_bags
 from index.label_vector import centroid_part, free_part, label_sum, unit
 from training.centroids import Centroids
 from training.config import Config

@@ -13,12 +13,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.bags import Bags
 from index.build import BUILD_EFFORT, IndexReport, build_index
 from index.bundle import Manifest, featurizers, seal_files, write_manifest
 from index.collection import add_bundle, create_collection
 from index.encoder import Encoder
 from index.errors import LabelspaceError
-from index.features import Bags
 from index.fielded import FieldedTokens
 from index.files import write_json
 from index.label_vector import unit, unknown_rows

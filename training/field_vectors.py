@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from index.features import Bags, FeatureSpec
+from index.bags import Bags
+from index.features import FeatureSpec
 from training.trained_table import TrainedTable
 from training.unified_embedding import UnifiedEmbedding
 

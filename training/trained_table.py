@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.features import Bags
+from index.bags import Bags
 from training.row_adagrad import RowAdagrad
 from training.unified_embedding import Lookup, UnifiedEmbedding
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from index.features import Bags
+from index.bags import Bags
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from index.features import Bags, Featurizer
+from index.bags import Bags
+from index.features import Featurizer
 from index.fields import Fields
 from training.adamw import adamw_tensors, restore_adamw
 from training.config import Config

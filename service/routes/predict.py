@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.errors import InputError
+from index.field_spec import FieldSpec
 from index.fields import field_values
 from service.batcher import Ranked
 from service.bodies import read_body
@@ -43,7 +44,7 @@ async def predict(request: Request) -> Response:
     return Response(answer, media_type="application/json")
 
 
-def _check(inputs: Sequence[PredictInput], settings: Settings, fields: Collection[str]) -> None:
+def _check(inputs: Sequence[PredictInput], settings: Settings, fields: Sequence[FieldSpec]) -> None:
     for place, one in enumerate(inputs):
         if len(one.text) > settings.max_text_characters:
             raise too_large(f"characters of input {place}", settings.max_text_characters, len(one.text))

@@ -32,7 +32,7 @@ async def info(request: Request) -> Info:
         labels=len(snapshot.labels),
         examples=0 if snapshot.memory is None else len(snapshot.memory),
         dim=manifest.dim,
-        fields=snapshot.fields,
+        fields=tuple(field.name for field in snapshot.fields),
         index=_built(manifest.index),
         memory=None if manifest.memory is None else _built(manifest.memory),
         limits=_limits(served),

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.bags import Bags, stack_bags
 from index.errors import InputError
-from index.features import Bags, FeatureSpec, Featurizer, normalise, stack_bags
+from index.features import FeatureSpec, Featurizer, normalise
 from index.fields import Fields
 
 SPEC = FeatureSpec(rows=1 << 16, ngrams=(3, 5))

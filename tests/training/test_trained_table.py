@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from index.features import Bags, FeatureSpec, Featurizer, stack_bags
+from index.bags import Bags, stack_bags
+from index.features import FeatureSpec, Featurizer
 from training.distributed import World
 from training.trained_table import TrainedTable
 from training.unified_embedding import UnifiedEmbedding

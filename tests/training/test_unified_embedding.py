@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from index.features import Bags
+from index.bags import Bags
 from training.row_adagrad import RowAdagrad
 from training.unified_embedding import Lookup, UnifiedEmbedding
 

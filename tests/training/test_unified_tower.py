@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index.features import Bags, stack_bags
+from index.bags import Bags, stack_bags
 from tests_support import TINY
 from training.config import Config, load_config
 from training.unified_tower import UnifiedTower
