@@ -20,8 +20,8 @@ class FieldSpec:
 
     probes: rows that each value looks up. tower: which records it is read of: "query", "label", or "both".
     ngrams, pairs: of a text, as FeatureSpec has them for the record's own. bins, edges: of numbers: how many, and the
-    ascending numbers that separate them, which are found on train where none are given. length, top: of a history: how many
-    of its newest values are read, and how many of these the attention keeps.
+    ascending numbers that separate them, which are found on train where none are given. length, top: of a history: how
+    many of its newest values are read, and how many of these the attention keeps.
     """
 
     name: str
