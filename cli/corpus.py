@@ -39,12 +39,31 @@ def debian(out: Path, test_share: float, characters: int) -> None:
 @click.option("--language", default="en", show_default=True, help="Of a vocabulary that has several.")
 @click.option("--encoding", metavar="NAME", help="Of all files; else UTF-8, and Latin-1 for a file that is not.")
 @click.option("--quotes/--no-quotes", default=True, help="Whether quotes in a table enclose cells, or are text.")
+@click.option("--field-column", "field_columns", metavar="NAME[=FIELD]", multiple=True, help="Becomes a field; repeat.")
+@click.option(
+    "--list-column",
+    "list_columns",
+    metavar="NAME[=FIELD] SEPARATOR",
+    nargs=2,
+    multiple=True,
+    help="Becomes a field that is a list; repeat.",
+)
+@click.option("--missing", metavar="VALUE", multiple=True, help="A field's cell that says nothing, such as ?; repeat.")
+@click.option("--user-column", metavar="NAME", help="Of interactions; else one called user, user_id or the like.")
+@click.option("--item-column", metavar="NAME", help="Of interactions and --items; else item, item_id or the like.")
+@click.option("--time-column", metavar="NAME", help="Of interactions: numbers or dates; else time or timestamp.")
+@click.option("--rating-column", metavar="NAME", help="Of interactions, for --min-rating; else rating or score.")
+@click.option("--min-rating", type=float, help="Leave out interactions of a lower rating.")
+@click.option("--items", type=click.Path(path_type=Path), help="A table of the items of interactions.")
+@click.option("--label-text-column", metavar="NAME", help="Of --items; else title, name or the like.")
+@click.option("--history", default=100, show_default=True, help="Earlier items, the newest, that a record keeps.")
+@click.option("--per-user", type=int, help="Training records kept of a user, the newest; else all.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file too.")
 def import_(source: Path, out: Path, json_file: Path | None, **given: Any) -> None:
     """Convert SOURCE, a folder or file in a format of the field, into the corpus folder OUT.
 
     Formats: Extreme Classification repository (sparse text or npz with raw text, JSON lines, the old combined one),
-    Annif (TSV, CSV, folder), and any CSV or TSV whose columns you name.
+    Annif (TSV, CSV, folder), any CSV or TSV whose columns you name, and the interactions of users with items.
     """
     from index.files import write_json
     from training.importing.report import format_import

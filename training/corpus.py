@@ -318,7 +318,7 @@ def _record_text(value: dict[str, Any]) -> str:
     if text.strip():
         return text
     if not any(one is not None and one != [] for one in (value.get("fields") or {}).values()):
-        wrong = "text is blank" if text else "text is null" if "text" in value else "has no text"
+        wrong = "has no text" if "text" not in value else "text is null" if value["text"] is None else "text is blank"
         raise InputError(f"{wrong}, and no field says anything; give the record a text or fields, or leave it out")
     return ""
 

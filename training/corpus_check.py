@@ -28,9 +28,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """One split. unlabelled: records without labels; repeated: records whose text an earlier record of the split has.
+    """One split. unlabelled: records without labels; textless: records of fields only, which the next two leave out.
 
-    in_train: records of another split whose text a training record has; 0 for train itself.
+    repeated: records whose text an earlier record of the split has; in_train: records of another split whose text a
+    training record has; 0 for train itself.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SplitReport:
     unlabelled: int
     labels: Spread
     characters: Spread
+    textless: int
     repeated: int
     in_train: int
 
@@ -146,14 +148,16 @@ def _label_counts(split: Split, labels: int) -> NDArray[np.int64]:
 
 def _split_report(name: str, split: Split, train_texts: Set[str]) -> SplitReport:
     per_record = np.diff(split.relevance.indptr)
+    texts = [text for text in split.texts if text]
     return SplitReport(
         name=name,
         records=len(split),
         unlabelled=int((per_record == 0).sum()),
         labels=_spread(per_record),
         characters=_spread(np.fromiter(map(len, split.texts), dtype=np.int64, count=len(split))),
-        repeated=len(split) - len(set(split.texts)),
-        in_train=0 if name == "train" else sum(text in train_texts for text in split.texts),
+        textless=len(split) - len(texts),
+        repeated=len(texts) - len(set(texts)),
+        in_train=0 if name == "train" else sum(text in train_texts for text in texts),
     )
 
 
@@ -184,6 +188,7 @@ def _split_column(split: SplitReport) -> list[tuple[str, str]]:
         ("labels per record, range", f"{labels.min} to {labels.max}"),
         ("characters per text, mean", f"{characters.mean:.0f}"),
         ("characters per text, most", str(characters.max)),
+        ("without text, of fields only", str(split.textless)),
         ("text of an earlier record", str(split.repeated)),
         ("text of a training record", "-" if split.name == "train" else str(split.in_train)),
     ]

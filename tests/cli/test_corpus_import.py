@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from index.field_spec import FieldSpec
 from training.corpus import load_corpus
 
 COMMAND = Path(sys.executable).with_name("labelspace")
@@ -46,7 +47,7 @@ def test_a_repository_folder_is_imported_and_checked(repository: Path, tmp_path:
         "train: 2 records, 1 without labels, 1 labels given",
         "test: 1 records, 0 without labels, 1 labels given, 1 excluded, 1 with the text of a training record",
         "labels: 2, 0 without text",
-        f"records without text, left out: 1, the first at {repository}/trn_X.txt:2",
+        f"records with neither text nor fields, left out: 1, the first at {repository}/trn_X.txt:2",
         f"labels given twice to one record, kept once: 1, the first at {repository}/trn_X.txt:1",
         "labels that a filter file excludes, taken out of their record's labels: 1, "
         f"the first at {repository}/tst_X.txt:1",
@@ -85,6 +86,36 @@ def test_a_table_is_imported_with_all_its_options(tmp_path: Path) -> None:
     assert (corpus.label_ids, corpus.label_texts) == (["two", "one"], ["zwei", "eins"])
     assert (train.ids, train.texts) == (["7", "8"], ['"x" Käse', "y"])
     assert train.relevance.toarray().tolist() == [[1, 1], [0, 0]]
+
+
+def test_a_table_of_fields_and_a_log_are_imported_and_checked(tmp_path: Path) -> None:
+    source, rows, next_item = tmp_path / "source", tmp_path / "rows", tmp_path / "next"
+    source.mkdir()
+    (source / "train.csv").write_text("age,tags,y\n39,a|b,yes\n?,c,no\n", encoding="utf-8")
+    (source / "test.csv").write_text("age,tags,y\n1,,no\n", encoding="utf-8")
+    options = ["--labels-column", "y", "--field-column", "age=years", "--list-column", "tags", "|", "--missing", "?"]
+    done = labelspace("corpus", "import", source, rows, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    train = load_corpus(rows, ["train"], (FieldSpec("tags"), FieldSpec("years"))).splits["train"]
+    assert train.fields == [{"years": "39", "tags": ["a", "b"]}, {"tags": ["c"]}]
+    log, films = tmp_path / "log.csv", tmp_path / "films.csv"
+    log.write_text("who,film,at,stars\n" + "".join(f"u,f{n},{n},{n}\n" for n in range(6)), encoding="utf-8")
+    films.write_text("film,head,kind\nf2,Two,x\n", encoding="utf-8")
+    columns = ["--user-column", "who", "--item-column", "film", "--time-column", "at", "--rating-column", "stars"]
+    texts = ["--items", str(films), "--label-text-column", "head", "--field-column", "kind"]
+    limits = ["--min-rating", "1", "--history", "2", "--per-user", "1"]
+    done = labelspace("corpus", "import", log, next_item, "--format", "interactions", *columns, *texts, *limits)
+    assert (done.returncode, done.stderr) == (0, "")
+    corpus = load_corpus(next_item, ["train", "dev", "test"], (FieldSpec("history"), FieldSpec("kind")))
+    assert [corpus.splits[name].fields for name in ("train", "dev", "test")] == [
+        [{"history": ["f1", "f2"]}],
+        [{"history": ["f2", "f3"]}],
+        [{"history": ["f3", "f4"]}],
+    ]
+    assert (corpus.label_ids[:2], corpus.label_texts[:2]) == (["f2", "f1"], ["Two", "f1"])
+    assert corpus.label_fields is not None
+    assert corpus.label_fields[:2] == [{"kind": "x"}, None]
+    assert labelspace("corpus", "check", next_item).returncode == 0
 
 
 def test_what_is_wrong_is_one_line_and_exit_code_2(repository: Path, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
 from index.errors import InputError
+from index.field_spec import FieldSpec
 from index.labels import Label
 from training.corpus import Record, Split, hold_out, json_line, load_corpus, read_labels, read_records, split_path
 
@@ -95,6 +97,39 @@ def test_a_written_line_reads_back(tmp_path: Path) -> None:
     assert list(read_labels(path)) == labels
 
 
+@pytest.mark.parametrize("text", ['"text": null, ', '"text": " ", ', ""])
+@pytest.mark.parametrize("field", ['"ä"', "0", "false", '""', "[null]", '["a", "a"]'])
+def test_a_record_may_have_fields_alone(tmp_path: Path, text: str, field: str) -> None:
+    line = f'{{"id": "q", {text}"labels": ["a", "b"], "fields": {{"none": null, "x": {field}}}}}'
+    path = write(tmp_path / "train.jsonl", [GOOD, line])
+    found = list(read_records(path))[1]
+    assert (found.text, found.fields) == ("", None)
+    train = load_corpus(tmp_path, ["train"]).splits["train"]
+    assert (train.texts, train.fields) == (["one", ""], None)
+
+
+def test_values_that_records_share_are_kept_once(tmp_path: Path) -> None:
+    rows = [{"id": f"q{row}", "labels": ["a", "b"], "fields": {"h": ["x1!", "ö!"][:row], "u": "n!"}} for row in (1, 2)]
+    path = write(tmp_path / "train.jsonl", [json.dumps(row) for row in rows])
+    fields: list[Any] = [record.fields for record in read_records(path, (FieldSpec("h"), FieldSpec("u")))]
+    one, two = fields
+    assert one == {"h": ["x1!"], "u": "n!"}
+    assert two == {"h": ["x1!", "ö!"], "u": "n!"}
+    assert one["h"][0] is two["h"][0]
+    assert one["u"] is two["u"]
+
+
+def test_a_written_record_of_fields_alone_reads_back(tmp_path: Path) -> None:
+    record = Record("q", "", ("a",), fields={"x": ["1", 2.5], "日本": True})
+    line = json_line(record)
+    assert line == '{"id":"q","fields":{"x":["1",2.5],"日本":true},"labels":["a"]}\n'
+    path = write(tmp_path / "train.jsonl", [line.strip()])
+    assert list(read_records(path, (FieldSpec("x"), FieldSpec("日本")))) == [record]
+    label = Label("a", "", {"x": "1"})
+    path = write(tmp_path / "labels.jsonl", [json_line(label).strip()])
+    assert list(read_labels(path, (FieldSpec("x"),))) == [label]
+
+
 def test_only_the_splits_asked_for_are_read(folder: Path) -> None:
     write(folder / "train.jsonl", ["not JSON"])
     (folder / "train.jsonl.gz").unlink()
@@ -160,8 +195,12 @@ FAULTS = {
     r'{"id": "a\u0000b", "text": "two", "labels": []}': "has control characters",
     '{"id": "' + "ü" * 257 + '", "text": "two", "labels": []}': "has 514 bytes; at most 512 are taken",
     '{"id": "q2", "labels": []}': "has no text",
-    '{"id": "q2", "text": null, "labels": []}': "text must be a string, is null",
-    '{"id": "q2", "text": " \\n", "labels": []}': "text is blank",
+    '{"id": "q2", "text": null, "labels": []}': "text is null, and no field says anything; give the record a text or",
+    '{"id": "q2", "text": " \\n", "labels": []}': "text is blank, and no field says anything",
+    '{"id": "q2", "labels": [], "fields": {}}': "has no text, and no field says anything",
+    '{"id": "q2", "labels": [], "fields": null}': "has no text, and no field says anything; give the record",
+    '{"id": "q2", "text": "", "labels": [], "fields": {"x": null, "y": []}}': "text is blank, and no field",
+    '{"id": "q2", "text": 7, "labels": [], "fields": {"x": 1}}': "text must be a string, is a number",
     '{"id": "q2", "text": "two"}': "has no labels; give a list",
     '{"id": "q2", "text": "two", "labels": "a"}': "labels must be a list of label ids, is a string",
     '{"id": "q2", "text": "two", "labels": {"a": 1}}': "labels must be a list of label ids, is an object",

@@ -42,8 +42,10 @@ def test_every_figure_by_hand(folder: Path) -> None:
     report = check_corpus(folder)
     train, test = report.splits
     # Lengths are 1 to 11 but for the third, which is 1 instead of 3.
-    assert train == SplitReport("train", 11, 1, Spread(13 / 11, 0, 3), Spread(64 / 11, 1, 11), repeated=1, in_train=0)
-    assert test == SplitReport("test", 3, 1, Spread(1.0, 0, 2), Spread(5 / 3, 1, 3), repeated=1, in_train=2)
+    assert train == SplitReport(
+        "train", 11, 1, Spread(13 / 11, 0, 3), Spread(64 / 11, 1, 11), 0, repeated=1, in_train=0
+    )
+    assert test == SplitReport("test", 3, 1, Spread(1.0, 0, 2), Spread(5 / 3, 1, 3), 0, repeated=1, in_train=2)
     assert (report.labels, report.in_train, report.only_held_out, report.unused) == (6, 3, 1, 2)
     assert (report.without_text, report.repeated_texts, report.labels_file) == (2, 1, True)
     assert report.frequencies == (
@@ -64,6 +66,21 @@ def test_a_dev_split_is_counted_too(folder: Path) -> None:
     assert [split.name for split in report.splits] == ["train", "dev", "test"]
     assert report.splits[1].in_train == 1
     assert (report.only_held_out, report.unused) == (2, 1)
+
+
+def test_records_without_text_are_no_repetitions(folder: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": str(row), "text": text, "labels": [], "fields": {"n": 1}}
+        for row, text in enumerate([None, "", "x", "x"])
+    ]
+    write(folder / "dev.jsonl", rows)
+    with (folder / "train.jsonl").open("a") as file:
+        file.write('{"id": "plain", "labels": [], "fields": {"n": 1}}\n')
+    train, dev, _ = check_corpus(folder).splits
+    assert (train.records, train.textless, train.repeated) == (12, 1, 1)
+    assert (dev.textless, dev.repeated, dev.in_train, dev.characters) == (2, 1, 2, Spread(0.5, 0, 1))
+    lines = [line.split() for line in format_report(check_corpus(folder)).splitlines()]
+    assert ["without", "text,", "of", "fields", "only", "1", "2", "0"] in lines
 
 
 def test_the_page_shows_the_figures(folder: Path) -> None:

@@ -37,13 +37,18 @@ def read_cells(file: InputFile, *, quotes: bool = True) -> Iterator[tuple[str, l
             yield f"{file.path}:{line}", cells
 
 
+def read_header(file: InputFile, *, quotes: bool = True) -> list[str]:
+    """The names of the columns, none where there is no line. Raises InputError as read_cells does."""
+    return _names(read_cells(file, quotes=quotes))
+
+
 def read_columns(file: InputFile, names: Sequence[str], *, quotes: bool = True) -> Iterator[tuple[str, list[str]]]:
     """(place for messages, the cells of these columns, in their order) of every row after the header.
 
     Raises InputError for a column that the header lacks or has twice, and for a row of another number of cells.
     """
     rows = read_cells(file, quotes=quotes)
-    header = [name.strip() for name in next(rows, ("", []))[1]]
+    header = _names(rows)
     for name in names:
         if header.count(name) != 1:
             has = "has no" if name not in header else "has more than one"
@@ -53,3 +58,7 @@ def read_columns(file: InputFile, names: Sequence[str], *, quotes: bool = True) 
         if len(cells) != len(header):
             raise InputError(f"{place}: has {len(cells)} cells, the header has {len(header)}; quote what is in a cell")
         yield place, [cells[column] for column in places]
+
+
+def _names(rows: Iterator[tuple[str, list[str]]]) -> list[str]:
+    return [name.strip() for name in next(rows, ("", []))[1]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from index.errors import InputError
-from training.importing import annif, table, xc, xc_combined, xc_json
+from training.importing import annif, interactions, table, xc, xc_combined, xc_json
 from training.importing.place import Place
 from training.importing.source import ImportOptions, Source
 
@@ -23,6 +23,7 @@ class Format:
 
 # In the order in which they are tried: named columns say it outright, and JSON lines often lie beside sparse text.
 FORMATS = (
+    Format(interactions.NAME, interactions.LOOKED_FOR, interactions.matches, interactions.open_source),
     Format(table.NAME, table.LOOKED_FOR, table.matches, table.open_source),
     Format(xc_json.NAME, xc_json.LOOKED_FOR, xc_json.matches, xc_json.open_source),
     Format(xc.NAME, xc.LOOKED_FOR, xc.matches, xc.open_source),
@@ -36,9 +37,8 @@ FORMATS = (
 def open_source(place: Place, options: ImportOptions) -> Source:
     """The source in the format that was named, else in the first that matches.
 
-    Raises InputError that lists what was looked for when none does, and for columns named outside a table.
+    Raises InputError that lists what was looked for when none does, and for options that the format does not have.
     """
-    columns = options.text_columns or options.labels_column or options.id_column
     if options.format is None:
         found = next((known for known in FORMATS if known.matches(place, options)), None)
     else:
@@ -50,6 +50,21 @@ def open_source(place: Place, options: ImportOptions) -> Source:
         looked = "; ".join(f"{known.looked_for} ({known.name})" for known in FORMATS)
         hint = "" if place.file is None else "; of a repository, give the folder"
         raise InputError(f"{place.path}: is in no known format{hint}. Looked for, each plain or as .gz: {looked}")
-    if columns and found.name != table.NAME:
-        raise InputError(f"--format: {found.name} has columns of its own; name columns for {table.NAME} only")
+    _check_options(found.name, options)
     return found.open(place, options)
+
+
+def _check_options(name: str, options: ImportOptions) -> None:
+    """Raises InputError for columns and settings that only another format has."""
+    columns = bool(options.text_columns or options.labels_column or options.id_column)
+    fields = bool(options.field_columns or options.list_columns or options.missing)
+    if name not in (table.NAME, interactions.NAME) and (columns or fields):
+        raise InputError(f"--format: {name} has columns of its own; name columns for {table.NAME} only")
+    if name == interactions.NAME and (columns or options.labels_file):
+        raise InputError(
+            f"--format: {name} has users, items and times; name them with --user-column, --item-column, --time-column, "
+            "and the table of the items with --items"
+        )
+    if name != interactions.NAME and interactions.settings(options):
+        found = ", ".join(interactions.settings(options))
+        raise InputError(f"--format: {name} is no {interactions.NAME}, and {found} is of these; give that format")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from index.errors import InputError
+from index.fields import Fields
 from index.labels import MAX_ID_BYTES, Label
 from training.importing.source import Found, ListedLabel, Tally
 
@@ -22,6 +23,19 @@ def without_surrogates(text: str, found: Found, place: str) -> str:
         found.at(place)
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def clean_fields(fields: Fields | None, found: Found, place: str) -> Fields | None:
+    """The fields with every lone surrogate in a string, or in a list of strings, replaced; None when there are none."""
+    if not fields:
+        return None
+
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            return without_surrogates(value, found, place)
+        return [clean(one) for one in value] if isinstance(value, list) else value
+
+    return {name: clean(value) for name, value in fields.items()}
 
 
 def clean_id(value: str, tally: Tally, place: str) -> str:
@@ -91,7 +105,7 @@ class Labels:
             if self._by_text is not None and text:
                 self._by_text.setdefault(text, given)
             self.without_text += not text
-            yield Label(given, text)
+            yield Label(given, text, clean_fields(label.fields, self._tally.surrogates, label.place))
         self.fixed = True
 
     def numbered(self, number: int, place: str) -> str:

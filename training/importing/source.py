@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from index.fields import Fields
 from training.importing.inputs import InputFile
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ class ImportOptions:
 
     format: a name of training.importing.formats, None to find it out; encoding: None for UTF-8 with Latin-1 where a
     file is not; language: of a vocabulary that has several; labels_file: a label list elsewhere. The columns are those
-    of a table; `quotes` says whether quotes have their CSV meaning there.
+    of a table; `quotes` says whether quotes have their CSV meaning there. field_columns: NAME or NAME=FIELD, of records
+    or of the items of interactions; list_columns: likewise, each with what stands between two values; missing: cells
+    of these that say nothing. All from `items` on, the table of the items, is of interactions; history: how many
+    earlier items a record keeps; per_user: how many training records of a user are kept, None for all.
     """
 
     format: str | None = None
@@ -34,6 +38,18 @@ class ImportOptions:
     language: str = "en"
     encoding: str | None = None
     quotes: bool = True
+    field_columns: tuple[str, ...] = ()
+    list_columns: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()
+    items: Path | None = None
+    user_column: str | None = None
+    item_column: str | None = None
+    time_column: str | None = None
+    rating_column: str | None = None
+    min_rating: float | None = None
+    label_text_column: str | None = None
+    history: int = 100
+    per_user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +65,8 @@ class Row:
     text: str
     labels: Sequence[str]
     exclude: Sequence[str] = ()
+    fields: Fields | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,7 @@ class ListedLabel:
     place: str
     id: str | None
     text: str
+    fields: Fields | None = None
 
 
 @dataclass(slots=True)
@@ -90,11 +109,20 @@ class Tally:
     narrow: Found = field(default_factory=Found)
     without_tab: Found = field(default_factory=Found)
     without_subjects: Found = field(default_factory=Found)
+    low_ratings: Found = field(default_factory=Found)
+    unlisted_items: Found = field(default_factory=Found)
+    lone_items: Found = field(default_factory=Found)
+
+    def add(self, other: Tally) -> None:
+        """Count what `other` has met, too."""
+        for item in fields(self):
+            met: Found = getattr(other, item.name)
+            getattr(self, item.name).at(met.first, met.count)
 
     def lines(self) -> list[str]:
         """One line for each that was met."""
         says = (
-            ("records without text, left out", self.blank_texts),
+            ("records with neither text nor fields, left out", self.blank_texts),
             ("labels given twice to one record, kept once", self.repeated_labels),
             ("labels given with the value 0, left out", self.zero_values),
             ("labels that the vocabulary does not have, left out", self.unknown_labels),
@@ -106,6 +134,9 @@ class Tally:
             ("matrices with fewer columns than there are labels, read as if widened", self.narrow),
             ("lines without a tab, left out", self.without_tab),
             ("documents without a subject file, kept without labels", self.without_subjects),
+            ("interactions of a lower rating, left out", self.low_ratings),
+            ("items that the table of items lacks, added with their id as text", self.unlisted_items),
+            ("users of a single interaction, without a record", self.lone_items),
         )
         return [f"{what}: {found.count}, the first at {found.first}" for what, found in says if found.count]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from index.errors import InputError
 from training.corpus import read_labels
-from training.importing.delimited import read_cells, read_columns
+from training.importing.delimited import read_columns, read_header
 from training.importing.inputs import InputFile, open_text, peek, read_lines
 from training.importing.source import ImportOptions, ListedLabel
 
@@ -63,7 +63,7 @@ def _tab_separated(file: InputFile) -> Iterator[ListedLabel]:
 
 def _with_header(file: InputFile, options: ImportOptions) -> Iterator[ListedLabel]:
     """A header with an id column, else the first is it, and a text column, else the one after it."""
-    header = [name.strip() for name in next(read_cells(file, quotes=options.quotes), ("", []))[1]]
+    header = read_header(file, quotes=options.quotes)
     key = next((name for name in _IDS if name in header), header[0] if header else "")
     others = [name for name in header if name != key]
     wanted = [f"label_{options.language}", *_TEXTS]

@@ -14,7 +14,7 @@ from index.files import new_folder
 from index.labels import Label
 from training.corpus import SPLITS, Record, json_line
 from training.importing.formats import open_source
-from training.importing.identifiers import Labels, UniqueIds, without_surrogates
+from training.importing.identifiers import Labels, UniqueIds, clean_fields, without_surrogates
 from training.importing.inputs import check_encoding, check_name
 from training.importing.place import Place
 from training.importing.report import ImportedSplit, ImportReport, origin_note
@@ -56,7 +56,9 @@ def _write(source: Source, folder: Path, path: str, out: str) -> ImportReport:
             records = _records(source.splits[name](labels, tally), tally)
             splits.append(_write_split(folder, name, records, seen))
             if not splits[-1].records:
-                raise InputError(f"{path}: has no record with a text for {name}; {'; '.join(tally.lines()) or 'empty'}")
+                raise InputError(
+                    f"{path}: has no record with a text or fields for {name}; {'; '.join(tally.lines()) or 'empty'}"
+                )
     if source.labels is None:
         _write_labels(folder, labels.grown())
     if len(labels.ids) < 2:
@@ -75,19 +77,20 @@ def _write(source: Source, folder: Path, path: str, out: str) -> ImportReport:
 
 
 def _records(rows: Iterable[Row], tally: Tally) -> Iterator[Record]:
-    """Records for the rows that have a text; what is excluded is not a label, as the repository's protocol has it."""
+    """Records for the rows that say anything; what is excluded is not a label, as the repository's protocol has it."""
     ids = UniqueIds(tally)
     for row in rows:
-        if not row.text.strip():
+        fields = clean_fields(row.fields, tally.surrogates, row.place)
+        if not row.text.strip() and not fields:
             tally.blank_texts.at(row.place)
             continue
-        text = without_surrogates(row.text, tally.surrogates, row.place)
+        text = without_surrogates(row.text if row.text.strip() else "", tally.surrogates, row.place)
         labels = dict.fromkeys(row.labels)
         tally.repeated_labels.at(row.place, len(row.labels) - len(labels))
         exclude = dict.fromkeys(row.exclude)
         kept = tuple(label for label in labels if label not in exclude)
         tally.mirrored.at(row.place, len(labels) - len(kept))
-        yield Record(ids.give(row.id, row.number, row.place), text, kept, None, tuple(exclude))
+        yield Record(ids.give(row.id, row.number, row.place), text, kept, row.group, tuple(exclude), fields)
 
 
 def _write_split(folder: Path, name: str, records: Iterable[Record], seen: set[int]) -> ImportedSplit:
@@ -100,6 +103,8 @@ def _write_split(folder: Path, name: str, records: Iterable[Record], seen: set[i
             unlabelled += not record.labels
             pairs += len(record.labels)
             excluded += len(record.exclude)
+            if not record.text:
+                continue
             if name == "train":
                 seen.add(hash(record.text))
             else:

@@ -35,7 +35,7 @@ def test_a_csv_with_chosen_columns_by_value(work: Workplace) -> None:
     ]
     assert work.labels() == [Label(name, name) for name in ("cake", "fruit", "日本")]
     assert [change.replace(f"{work.source}/", "") for change in report.changes] == [
-        "records without text, left out: 1, the first at data.csv:5",
+        "records with neither text nor fields, left out: 1, the first at data.csv:5",
         "labels given twice to one record, kept once: 1, the first at data.csv:2",
     ]
 
@@ -95,7 +95,7 @@ FAULTS = {
     "": "train.csv: has no column 'title'; its columns are none",
     "title,body,tags\na,b,c\na,b\n": "train.csv:3: has 2 cells, the header has 3",
     'title,body,tags\na,b,c\n"a,b,c\nd,e,f\n': "train.csv:3: has faulty quotes",
-    "title,body,tags\n": "has no record with a text for train; empty",
+    "title,body,tags\n": "has no record with a text or fields for train; empty",
     "title,body,tags\na,b,c\n": "has fewer than 2 labels (1)",
 }
 
@@ -108,7 +108,7 @@ def test_a_faulty_table_is_named_by_line(work: Workplace, text: str, message: st
 
 def test_columns_are_asked_for_and_only_of_tables(work: Workplace) -> None:
     work.write("train.csv", CSV)
-    ask = "name the columns of the table with --text-column and --labels-column"
+    ask = "name the columns of the table with --labels-column, and --text-column or --field-column"
     assert ask in work.fails(format="table")
     assert ask in work.fails(labels_column="tags")
     assert "--labels-separator" in work.fails(labels_separator="", **COLUMNS)
@@ -124,7 +124,7 @@ def test_an_unknown_place_lists_what_was_looked_for(work: Workplace) -> None:
     assert message.startswith(f"{work.source}: is in no known format. Looked for, each plain or as .gz: ")
     assert all(f"({known.name})" in message for known in FORMATS)
     assert "is in no known format; of a repository, give the folder. Looked" in work.fails("notes.md")
-    assert "--format: 'xml' is not known; give one of table, xc-json, xc," in work.fails(format="xml")
+    assert "--format: 'xml' is not known; give one of interactions, table, xc-json, xc," in work.fails(format="xml")
     with pytest.raises(InputError, match=r"none: is not there"):
         writing.import_corpus(work.source / "none", work.out)
     assert "x.tar.gz: is an archive; unpack it" in work.fails(work.write("x.tar.gz", b"").name)

@@ -128,7 +128,7 @@ def test_blank_texts_are_left_out_and_row_numbers_stay(work: Workplace) -> None:
     work.write("trn_X.txt", "apple pie\n \t\n\nmochi\n")
     report = work.run()
     assert list(work.pairs()) == ["0", "3"]
-    assert "records without text, left out: 2, the first at" in report.changes[0]
+    assert "records with neither text nor fields, left out: 2, the first at" in report.changes[0]
 
 
 def test_blank_lines_at_the_end_and_other_line_ends(work: Workplace) -> None:
@@ -310,7 +310,7 @@ def empty(work: Workplace) -> Workplace:
 def test_nothing_but_blank_texts_or_no_labels_is_refused(work: Workplace) -> None:
     small(work)
     work.write("trn_X.txt", "\n\n\n\n")
-    assert "has no record with a text for train; records without text, left out: 4" in work.fails()
+    assert "for train; records with neither text nor fields, left out: 4" in work.fails()
     small(work)
     work.write("Y.txt", "")
     assert "Y.txt: has no labels" in work.fails()
