@@ -91,7 +91,8 @@ def _parse(item: object) -> FieldSpec:
     if not isinstance(item, Mapping) or not isinstance(name, str):
         raise InputError(f"features.fields: must be names or tables with a name, one is {item!r}")
     spec = FieldSpec(name)
-    return replace(spec, **{key: _checked(spec, str(key), given) for key, given in item.items()})
+    settings: dict[str, Any] = {str(key): _checked(spec, str(key), given) for key, given in item.items()}
+    return replace(spec, **settings)
 
 
 def _checked(spec: FieldSpec, key: str, value: object) -> object:

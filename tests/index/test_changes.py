@@ -16,6 +16,7 @@ CHANGES: list[LabelChange] = [
     PutLabel("b", "", ("one", "two\nlines")),
     RemoveLabel("a"),
     PutLabel("c", vector=(0.5, -1.25)),
+    PutLabel("d", "text", fields={"größe": ["日本", 3, True], "age": 1e400, "empty": None}),
 ]
 
 
@@ -23,14 +24,32 @@ def test_gives_back_what_it_took_also_after_reopening(tmp_path: Path) -> None:
     log = ChangeLog(tmp_path / "log")
     assert log.last() == 0
     assert log.append(CHANGES[:3]) == [1, 2, 3]
-    assert log.append(CHANGES[3:]) == [4]
+    assert log.append(CHANGES[3:]) == [4, 5]
     log.close()
     again = ChangeLog(tmp_path / "log")
     assert list(again.since(0)) == [Change(number, what) for number, what in enumerate(CHANGES, start=1)]
-    assert [change.number for change in again.since(2)] == [3, 4]
-    assert list(again.since(4)) == []
-    assert again.last() == 4
+    assert [change.number for change in again.since(2)] == [3, 4, 5]
+    assert list(again.since(5)) == []
+    assert again.last() == 5
     again.close()
+
+
+def test_a_log_from_before_labels_had_fields_is_read_and_written_as_it_was(tmp_path: Path) -> None:
+    log = ChangeLog(tmp_path / "log")
+    log.append([PutLabel("a", "x", ("y",)), PutLabel("b", "x", fields={})])
+    old = sqlite3.connect(tmp_path / "log")
+    bodies = [body for (body,) in old.execute("SELECT body FROM changes ORDER BY number")]
+    assert bodies == [
+        '{"text": "x", "examples": ["y"], "vector": null}',
+        '{"text": "x", "examples": [], "vector": null}',
+    ]
+    row = (0.0, "put", "größe", '{"text": "日本", "examples": ["one"], "vector": [1.0, -2.5]}')
+    old.execute("INSERT INTO changes (at, kind, label, body) VALUES (?, ?, ?, ?)", row)
+    old.commit()
+    old.close()
+    (found,) = log.since(2)
+    assert found.what == PutLabel("größe", "日本", ("one",), (1.0, -2.5), None)
+    log.close()
 
 
 def test_long_logs_come_in_order(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from index import encoder as encoder_module
+from index.bags import Bags, Sequences, offsets_of
 from index.bundle import featurizers
 from index.encoder import Encoder
 from index.errors import BundleError
 from index.features import FeatureSpec, Featurizer
+from index.field_spec import FieldSpec
 from index.files import sha256_of
 from index.tokens import Tokenizer, TokenSpec
 from transformer_support import ODD, VOCABULARY, write_tokenizer
@@ -126,7 +128,7 @@ def test_each_side_is_cut_to_its_own_length_and_another_tokenizer_is_refused(fol
     with pytest.raises(BundleError, match="is not the tokenizer that the towers were trained with"):
         featurizers(folder, TokenSpec(12, 5, "0" * 64))
     bags = featurizers(folder, SPEC)
-    assert bags[0] is bags[1] and isinstance(bags[0], Featurizer)
+    assert all(isinstance(one, Featurizer) and one.spec == SPEC for one in bags)
 
 
 def test_a_manifest_of_the_first_bundles_has_bags(folder: Path) -> None:
@@ -136,3 +138,61 @@ def test_a_manifest_of_the_first_bundles_has_bags(folder: Path) -> None:
     assert _features(first) == SPEC
     tokens = TokenSpec(12, 5, "ab")
     assert _features(json.loads(json.dumps(tokens.to_json()))) == tokens
+
+
+def write_slots_graph(path: Path) -> Path:
+    """Unit vector of the sums of three slots and of a history, side by side."""
+    nodes = [
+        helper.make_node("Gather", ["table", "rows"], ["gathered"]),
+        helper.make_node("MatMul", ["weights", "gathered"], ["slots"]),
+        helper.make_node("Gather", ["table", "history0.rows"], ["past"]),
+        helper.make_node("Unsqueeze", ["history0.mask", "axis"], ["as_row"]),
+        helper.make_node("MatMul", ["as_row", "past"], ["history"]),
+        helper.make_node("Concat", ["slots", "history"], ["together"], axis=1),
+        helper.make_node("Flatten", ["together"], ["flat"]),
+        helper.make_node("LpNormalization", ["flat"], ["vectors"], axis=-1, p=2),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("rows", TensorProto.INT32, ["batch", "length"]),
+        helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch", 3, "length"]),
+        helper.make_tensor_value_info("history0.rows", TensorProto.INT32, ["batch", "past"]),
+        helper.make_tensor_value_info("history0.mask", TensorProto.FLOAT, ["batch", "past"]),
+    ]
+    outputs = [helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", 4 * DIM])]
+    constants = [numpy_helper.from_array(TABLE, "table"), numpy_helper.from_array(np.array([1]), "axis")]
+    graph = helper.make_graph(nodes, "slots", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("cells", [1, 30, 1 << 12])
+def test_slots_and_histories_go_in_whatever_is_empty(
+    cells: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, "_CELLS", cells)
+    spec = FeatureSpec(rows=ROWS, separate=True, fields=(FieldSpec("seen", kind="history"),))
+    encoder = Encoder(write_slots_graph(tmp_path / "slots.onnx"), Featurizer(spec))
+    random = np.random.default_rng(1)
+    sizes = random.integers(0, 6, (9, 3))
+    sizes[[0, 4]] = 0
+    sizes[5] = (0, 0, 1)
+    rows = random.integers(0, ROWS, int(sizes.sum())).astype(np.int32)
+    weights = random.random(len(rows)).astype(np.float32)
+    lengths = np.array([0, 2, 0, 1, 5, 0, 10_000, 3, 7])
+    past = random.integers(0, ROWS, int(lengths.sum())).astype(np.int32)
+    bags = Bags(offsets_of(sizes.ravel()), rows, weights, 3, (Sequences(offsets_of(lengths), past),))
+    wanted = []
+    for text in range(9):
+        sums = []
+        for slot in range(3):
+            own = slice(bags.offsets[text * 3 + slot], bags.offsets[text * 3 + slot + 1])
+            sums.append(weights[own].astype(np.float64) @ TABLE.astype(np.float64)[rows[own]])
+        start = int(lengths[:text].sum())
+        sums.append(TABLE.astype(np.float64)[past[start : start + lengths[text]]].sum(axis=0))
+        wanted.append(np.concatenate(sums))
+    found = encoder.items(bags)
+    assert np.abs(found - unit(wanted)).max() < 1e-5
+    alone = [encoder.items(bags.take(np.array([text]))) for text in range(9)]
+    assert np.abs(np.concatenate(alone) - found).max() < 1e-5
+    with pytest.raises(BundleError, match=r"takes history0.mask, history0.rows, rows, weights, not rows and weights"):
+        Encoder(tmp_path / "slots.onnx", Featurizer(SPEC))

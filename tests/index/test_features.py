@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from index.bags import Bags, stack_bags
 from index.errors import InputError
 from index.features import FeatureSpec, Featurizer, normalise
+from index.field_spec import parse_fields
 from index.fields import Fields
 
 SPEC = FeatureSpec(rows=1 << 16, ngrams=(3, 5))
@@ -212,7 +214,7 @@ def row_of_value(spec: FeatureSpec, name: str, value: str) -> int:
     return (mixed ^ (mixed >> 31)) % spec.rows
 
 
-FIELDED = FeatureSpec(rows=1 << 20, fields=("type", "year", "tags"))
+FIELDED = FeatureSpec(rows=1 << 20, fields=parse_fields(["type", "year", "tags"]))
 
 
 def test_fields_add_their_rows_to_the_bag_of_the_text() -> None:
@@ -235,14 +237,14 @@ def test_fields_add_their_rows_to_the_bag_of_the_text() -> None:
 
 
 def test_a_row_that_text_and_field_share_counts_both() -> None:
-    spec = FeatureSpec(rows=1, fields=("a", "b"), ngrams=(), pairs=False)
+    spec = FeatureSpec(rows=1, fields=parse_fields(["a", "b"]), ngrams=(), pairs=False)
     assert as_dicts(Featurizer(spec)(["one two"], [{"a": "x", "b": ["x", "y"]}])) == [
         {0: pytest.approx(1 + math.log(5))}
     ]
 
 
 def test_one_value_in_two_fields_is_two_features_in_whatever_order_they_are_named() -> None:
-    one, other = FeatureSpec(rows=1 << 30, fields=("a", "b")), FeatureSpec(rows=1 << 30, fields=("b", "a"))
+    one, other = (FeatureSpec(rows=1 << 30, fields=parse_fields(names)) for names in (["a", "b"], ["b", "a"]))
     assert one == other
     bags = Featurizer(one)(["", ""], [{"a": "x", "b": "x"}, {"b": "x", "a": "x"}])
     assert bags.lengths.tolist() == [2, 2]
@@ -262,7 +264,43 @@ def test_a_spec_without_fields_is_written_as_before_there_were_any() -> None:
     first = {"rows": 1 << 18, "ngrams": (3,), "pairs": True, "characters": 4000, "seed": 0, "version": 1}
     assert FeatureSpec().to_json() == first
     assert FeatureSpec.from_json(first) == FeatureSpec()
-    assert FIELDED.to_json()["fields"] == ("tags", "type", "year")
+    assert FIELDED.to_json()["fields"] == ["tags", "type", "year"]
     assert FeatureSpec.from_json(json.loads(json.dumps(FIELDED.to_json()))) == FIELDED
-    with pytest.raises(InputError, match="features: fields must be names"):
-        FeatureSpec(fields=("a", "a"))
+    with pytest.raises(InputError, match=r"features\.fields: has a name twice"):
+        FeatureSpec(fields=parse_fields(["a", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"table": "hash"}, r"features\.table: must be one of shared, split"),
+        ({"table": "quotient", "rows": 1}, r"features\.rows: a table of quotients"),
+        ({"unseen": "drop"}, r"features\.unseen: must be keep or ignore"),
+        ({"probes": 9}, "probes must be 1 to 8"),
+        ({"pieces": -1}, "pieces at least 0"),
+        ({"crosses": (("a",),)}, r"features\.crosses: \['a'\] must be two or more different fields"),
+        ({"crosses": (("a", "a"),)}, r"features\.crosses"),
+        ({"crosses": (("a", "h"),)}, r"features\.crosses"),
+        ({"crosses": (("a", "nope"),)}, r"features\.crosses"),
+        ({"crosses": (("q", "l"),)}, r"features\.crosses: \['l', 'q'\] are fields of different towers"),
+        ({"table": "split", "parts": (0, 5)}, r"features\.parts: must be 8 ascending row numbers, are \[0, 5\]"),
+        ({"table": "split", "parts": (0, 1, 2, 3, 4, 5, 6, 300_000)}, r"features\.parts: end at row 300000"),
+        ({"table": "split", "parts": (0, 1, 2, 2, 4, 5, 6, 7)}, r"features\.parts"),
+    ],
+)
+def test_a_spec_that_cannot_be_is_refused_by_name(settings: dict[str, Any], fault: str) -> None:
+    fields = parse_fields(
+        ["a", {"name": "h", "kind": "history"}, {"name": "q", "tower": "query"}, {"name": "l", "tower": "label"}]
+    )
+    with pytest.raises(InputError, match=fault):
+        FeatureSpec(**{"fields": fields, **settings})
+
+
+def test_a_whole_spec_survives_json() -> None:
+    fields = {"n": {"kind": "numeric", "edges": [0, 1.5], "probes": 2}, "c": {"kind": "categorical"}, "m": {}}
+    spec = FeatureSpec(
+        fields=parse_fields(fields), crosses=(("n", "c"), ("c", "n"), ("m", "c")), separate=True, table="split",
+        parts=(0, 1, 2, 3, 4, 5, 6, 7, 8), unseen="ignore", pieces=0, lexicon="", probes=2,
+    )  # fmt: skip
+    assert spec.crosses == (("c", "m"), ("c", "n"))
+    assert FeatureSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec

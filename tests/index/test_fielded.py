@@ -15,6 +15,7 @@ from index.bundle import _features, featurizers
 from index.encoder import Encoder
 from index.errors import BundleError, InputError
 from index.features import FeatureSpec, Featurizer
+from index.field_spec import parse_fields
 from index.fielded import FieldedTokenizer
 from index.fields import Fields
 from index.files import sha256_of
@@ -24,7 +25,7 @@ from transformer_support import VOCABULARY, write_tokenizer
 DIM, ROWS = 8, 64
 WORDS = np.random.default_rng(0).normal(size=(len(VOCABULARY), DIM)).astype(np.float32)
 VALUES = np.random.default_rng(1).normal(size=(ROWS, DIM)).astype(np.float32)
-SPEC = FeatureSpec(rows=ROWS, fields=("tags", "type"))
+SPEC = FeatureSpec(rows=ROWS, fields=parse_fields(["tags", "type"]))
 TEXTS = ("apple pie", "", "apple pie", "chess opening garden soil", "bread")
 FIELDS: tuple[Fields | None, ...] = (
     {"type": "book"}, None, {"type": "film", "tags": ["a", "b", "語"]}, {"tags": [f"t{n}" for n in range(60)]}, {},
@@ -118,7 +119,7 @@ def test_a_spec_with_fields_makes_both_and_one_without_is_as_it_was(folder: Path
     digest = sha256_of(folder / "tokenizer.json")
     spec = TokenSpec(12, 5, digest, bags=SPEC)
     assert _features(json.loads(json.dumps(spec.to_json()))) == spec
-    assert spec.fields == ("tags", "type")
+    assert [field.name for field in spec.fields] == ["tags", "type"]
     queries, labels = featurizers(folder, spec)
     assert isinstance(queries, FieldedTokenizer) and isinstance(labels, FieldedTokenizer)
     assert labels(["apple " * 50], [{"type": "book"}]).tokens.lengths.tolist() == [5]

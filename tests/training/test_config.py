@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from index.errors import InputError
+from index.field_spec import FieldSpec
 from training.config import SECTIONS, Config, differing_keys, load_config, save_config
 
 OTHER = (
     "features.rows=999", "features.ngrams=[2, 5]", "features.pairs=false", "features.characters=77", "features.seed=3",
-    'features.fields=["type", "lang"]',
+    'features.fields={type={kind="categorical", probes=2}, lang={}}', 'features.crosses=[["type", "lang"]]',
+    "features.probes=2", "features.pieces=100", "features.separate=true", 'features.table="split"',
+    'features.unseen="ignore"', f"features.parts={list(range(9))}", 'features.lexicon="abc"', "tower.row=16",
     "tower.kind=transformer", "tower.dim=48", "tower.hidden=0", "tower.dropout=0.25", "tower.shared=false",
     "label.free=false", "label.centroid=true", "label.free_dropout=0", "label.centroid_dropout=0.9",
     "label.text_queries=true", "loss.name=soft_top_k", "loss.k=3", "loss.alpha=1.5", "loss.temperature=1",
@@ -114,7 +117,8 @@ def test_every_setting_can_be_set_and_comes_back_from_the_file(tmp_path: Path) -
     assert set(differing_keys(Config(), config)) == named
     assert config.loss.prefixes == (8, 16)
     assert config.features.ngrams == (2, 5)
-    assert config.features.fields == ("lang", "type")
+    assert config.features.fields == (FieldSpec("lang"), FieldSpec("type", "categorical", probes=2))
+    assert config.features.crosses == (("lang", "type"),)
     assert (config.loss.temperature, config.training.clip) == (1.0, 1.0)
     for one in (config, Config()):
         save_config(one, tmp_path / "config.toml")

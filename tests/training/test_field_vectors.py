@@ -17,6 +17,7 @@ from index.collection import Collection
 from index.encoder import Encoder
 from index.errors import InputError
 from index.features import FeatureSpec, Featurizer
+from index.field_spec import parse_fields
 from index.fielded import FieldedTokenizer
 from index.fields import Fields
 from index.tokens import Tokenizer
@@ -33,7 +34,7 @@ from training.transformer import TransformerTower, export_transformers
 from training.transformer_config import TransformerConfig
 from transformer_support import ODD, write_model
 
-SPEC = FeatureSpec(rows=256, fields=("tags", "type"))
+SPEC = FeatureSpec(rows=256, fields=parse_fields(["tags", "type"]))
 TEXTS = (*ODD, "apple pie", "bread")
 FIELDS: tuple[Fields | None, ...] = tuple(
     [{"type": "book"}, None, {}, {"tags": [f"t{n}" for n in range(50)]}, {"type": 3, "tags": ["語", True]}][place % 5]
@@ -162,7 +163,7 @@ def right(collection: Path, corpus: Path) -> float:
     lines = [json.loads(line) for line in (corpus / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     with Collection(collection) as opened:
         snapshot = opened.snapshot
-        assert snapshot.fields == ("lang", "type")
+        assert [field.name for field in snapshot.fields] == ["lang", "type"]
         fields = [{name: line["fields"][name] for name in ("type", "lang")} for line in lines]
         rows = snapshot.predict([line["text"] for line in lines], 1, fields).rows[:, 0]
         found = [snapshot.labels[int(row)].id == line["labels"][0] for row, line in zip(rows, lines, strict=True)]
@@ -205,14 +206,14 @@ def test_a_corpus_keeps_the_fields_that_are_asked_for(tmp_path: Path) -> None:
         "train",
         [{"id": str(n), "text": "t", "labels": ["a", "b"], "fields": row} for n, row in enumerate(rows)],
     )
-    corpus = load_corpus(tmp_path, ["train"], ("tags", "type"))
+    corpus = load_corpus(tmp_path, ["train"], parse_fields(["tags", "type"]))
     assert corpus.label_fields == [{"type": 1}, None]
     wanted = [{"type": "book"}, None, None, None, {"tags": ["t", 2, False], "type": "日本"}]
     assert corpus.splits["train"].fields == wanted
     plain = load_corpus(tmp_path, ["train"])
     assert plain.label_fields is plain.splits["train"].fields is None
     (tmp_path / "labels.jsonl").unlink()
-    assert load_corpus(tmp_path, ["train"], ("type",)).label_fields == [None, None]
+    assert load_corpus(tmp_path, ["train"], parse_fields(["type"])).label_fields == [None, None]
 
 
 @pytest.mark.parametrize("name", ["train", "labels"])
@@ -224,7 +225,7 @@ def test_a_faulty_field_is_named_by_file_line_and_name(tmp_path: Path, name: str
     _lines(tmp_path, name, [*whole, {**kept, "fields": {"type": {"deep": 1}}}])
     load_corpus(tmp_path, ["train"])
     with pytest.raises(InputError, match=rf"{name}\.jsonl:{len(whole) + 1}: field 'type' must be a string"):
-        load_corpus(tmp_path, ["train"], ("type",))
+        load_corpus(tmp_path, ["train"], parse_fields(["type"]))
 
 
 def test_a_dataset_s_items_hold_the_fields_and_another_field_is_another_corpus(tmp_path: Path) -> None:
