@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity, vstack
 
 from index.errors import InputError
-from index.features import Featurizer
+from index.features import FeatureSpec, Featurizer
+from index.field_spec import FieldSpec
 from index.fielded import FieldedTokenizer
 from index.fields import Fields
+from index.lexicon import Lexicon
+from training.bag_store import prepare_bags
 from training.config import Config
 from training.corpus import Corpus, Split, hold_out, load_corpus, split_path
+from training.feature_fitting import Records, fit_features, of_tower
 from training.tower import Items
 
 _HELD_BY = 0
@@ -41,7 +45,8 @@ class Dataset:
 
     examples: the first so many queries are records; any after them are label texts (label.text_queries).
     counts: (labels,) training records of each label. fingerprint: hex SHA-256 of all that the run depends on.
-    label_fields: of each label; None where no fields are read.
+    features, lexicon: what was configured, with all that was fitted to train, and what was learned beside it.
+    label_fields: of each label, those that its tower reads; None where no fields are read.
     """
 
     label_ids: list[str]
@@ -54,32 +59,36 @@ class Dataset:
     dev: DevSplit
     counts: NDArray[np.int64]
     fingerprint: str
+    features: FeatureSpec
+    lexicon: Lexicon | None = None
     label_fields: Sequence[Fields | None] | None = None
 
 
-def load_dataset(folder: Path, config: Config) -> Dataset:
-    """Read and featurise a corpus. Where it has no dev split, one is held out of train by group, the same every time.
+def load_dataset(folder: Path, config: Config, lexicon: Lexicon | None = None) -> Dataset:
+    """Read a corpus, fit to it what its features still need, and featurise it.
 
+    Where it has no dev split, one is held out of train by group, the same every time. lexicon: what an earlier run,
+    which the configured features are of, has learned.
     Raises InputError for a corpus that cannot be read or has no positive pair to learn from.
     """
     names = ["train", "dev"] if split_path(folder, "dev") else ["train"]
     corpus = load_corpus(folder, names, config.features.fields)
-    _check_fields(corpus, config.features.field_names)
+    _check_fields(corpus, config.features.fields)
     train = corpus.splits["train"]
-    prepare_queries, prepare_labels = preparers(config)
     if "dev" in corpus.splits:
-        kept = np.arange(len(train))
-        dev = _dev(corpus.splits["dev"], None, prepare_queries)
+        kept, held = np.arange(len(train)), None
     else:
         # Whatever the seed of the run: those of several seeds are one model, and each of them may be exported alone.
         kept, held = hold_out(train, config.training.dev_share, _HELD_BY)
-        dev = _dev(train, held, prepare_queries)
     relevance, excluded = train.relevance[kept], train.excluded[kept]
     if not relevance.nnz:
         raise InputError(f"{folder}: no training record has a label; there is nothing to learn")
     counts = np.bincount(relevance.indices, minlength=len(corpus.label_ids)).astype(np.int64)
     texts = [train.texts[row] for row in kept]
     fields = None if train.fields is None else [train.fields[row] for row in kept]
+    labels = Records(corpus.label_texts, of_tower(corpus.label_fields, config.features.fields, "label"))
+    features, lexicon = _fitted(config, Records(texts, fields), labels, lexicon)
+    prepare_queries, prepare_labels = preparers(replace(config, features=features), lexicon)
     if config.label.text_queries:
         named = [row for row, text in enumerate(corpus.label_texts) if text.strip()]
         texts += [corpus.label_texts[row] for row in named]
@@ -90,35 +99,64 @@ def load_dataset(folder: Path, config: Config) -> Dataset:
         relevance = csr_matrix(vstack([relevance, more], format="csr"))
         excluded = csr_matrix(vstack([excluded, csr_matrix(more.shape, dtype=np.float32)], format="csr"))
     return Dataset(
-        corpus.label_ids,
-        corpus.label_texts,
-        prepare_queries(texts, fields),
-        prepare_labels(corpus.label_texts, corpus.label_fields),
-        relevance,
-        excluded,
-        len(kept),
-        dev,
-        counts,
-        _fingerprint(corpus),
-        corpus.label_fields,
+        label_ids=corpus.label_ids,
+        label_texts=corpus.label_texts,
+        queries=prepare_queries(texts, fields),
+        labels=prepare_labels(labels.texts, labels.fields),
+        relevance=relevance,
+        excluded=excluded,
+        examples=len(kept),
+        dev=_dev(corpus.splits.get("dev", train), held, prepare_queries),
+        counts=counts,
+        fingerprint=_fingerprint(corpus),
+        features=features,
+        lexicon=lexicon,
+        label_fields=labels.fields,
     )
 
 
-def preparers(config: Config) -> tuple[Prepare, Prepare]:
-    """What makes queries and labels, their texts and fields, ready for the configured towers."""
-    if config.tower.kind == "transformer":
-        from training.token_store import prepare_texts  # needs the tokenizers library: only where it is asked for
+def preparers(config: Config, lexicon: Lexicon | None = None) -> tuple[Prepare, Prepare]:
+    """What makes queries and labels, their texts and fields, ready for the configured towers.
 
-        store = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelspace" / "tokens"
-        threads = config.training.threads
-        queries = prepare_texts(config.transformer, "query", threads=threads, store=store)
-        labels = prepare_texts(config.transformer, "label", threads=threads, store=store)
-        if config.features.fields:
-            values = Featurizer(config.features)
-            return FieldedTokenizer(queries, values), FieldedTokenizer(labels, values)
+    config: with features that are fitted (training.feature_fitting). Fields that a tower does not read are left out.
+    """
+    spec, threads = config.features, config.training.threads
+    store = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelspace"
+    if config.tower.kind != "transformer":
+        of_queries, of_labels = (
+            prepare_bags(Featurizer(spec, tower, lexicon), threads=threads, store=store / "bags")
+            for tower in ("query", "label")
+        )
+        return _reading(spec, "query", of_queries), _reading(spec, "label", of_labels)
+    from training.token_store import prepare_texts  # needs the tokenizers library: only where it is asked for
+
+    queries = prepare_texts(config.transformer, "query", threads=threads, store=store / "tokens")
+    labels = prepare_texts(config.transformer, "label", threads=threads, store=store / "tokens")
+    if not spec.fields:
         return lambda texts, fields: queries(texts), lambda texts, fields: labels(texts)
-    featurizer = Featurizer(config.features)
-    return featurizer, featurizer
+    return (
+        _reading(spec, "query", FieldedTokenizer(queries, Featurizer(spec, "query", lexicon))),
+        _reading(spec, "label", FieldedTokenizer(labels, Featurizer(spec, "label", lexicon))),
+    )
+
+
+def _reading(spec: FeatureSpec, tower: str, prepare: Prepare) -> Prepare:
+    """`prepare` with the fields of one tower only."""
+    return lambda texts, fields: prepare(texts, of_tower(fields, spec.fields, tower))
+
+
+def _fitted(
+    config: Config, queries: Records, labels: Records, lexicon: Lexicon | None
+) -> tuple[FeatureSpec, Lexicon | None]:
+    if config.tower.kind != "transformer":
+        return fit_features(config.features, queries, labels, lexicon)
+    if config.features.pieces:
+        raise InputError("features.pieces: a transformer tower has a tokenizer of its own; leave it 0")
+    if not config.features.fields:
+        return config.features, None
+    # Its bags are of fields only (index.fielded).
+    queries, labels = (replace(records, texts=[""] * len(records.texts)) for records in (queries, labels))
+    return fit_features(config.features, queries, labels, lexicon)
 
 
 def _dev(split: Split, rows: NDArray[np.int64] | None, prepare: Prepare) -> DevSplit:
@@ -129,13 +167,17 @@ def _dev(split: Split, rows: NDArray[np.int64] | None, prepare: Prepare) -> DevS
     return DevSplit(items, split.relevance[rows], split.excluded[rows])
 
 
-def _check_fields(corpus: Corpus, names: Sequence[str]) -> None:
-    """Raises InputError for a field that is to be read and that nothing has: its name is misspelt."""
-    sides = [split.fields or () for split in corpus.splits.values()]
-    had = {name for side in (*sides, corpus.label_fields or ()) for fields in side for name in fields or ()}
-    for name in names:
-        if name not in had:
-            raise InputError(f"features.fields: {corpus.folder} has no record or label with a field {name!r}")
+def _check_fields(corpus: Corpus, specs: Sequence[FieldSpec]) -> None:
+    """Raises InputError for a field that is to be read and that nothing has which its tower reads: it is misspelt."""
+    sides = {
+        "query": [fields for split in corpus.splits.values() for fields in split.fields or ()],
+        "label": corpus.label_fields or [],
+    }
+    had = {tower: {name for fields in side for name in fields or ()} for tower, side in sides.items()}
+    for spec in specs:
+        if not any(spec.of(tower) and spec.name in names for tower, names in had.items()):
+            what = {"query": "record", "label": "label", "both": "record or label"}[spec.tower]
+            raise InputError(f"features.fields: {corpus.folder} has no {what} with a field {spec.name!r}")
 
 
 def _fingerprint(corpus: Corpus) -> str:
