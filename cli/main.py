@@ -11,6 +11,7 @@ from cli.bundle import export, predict
 from cli.corpus import corpus
 from cli.demo import demo
 from cli.evaluating import evaluate
+from cli.inspecting import inspect
 from cli.labels import labels
 from cli.serve import serve
 from cli.train import train
@@ -22,7 +23,7 @@ def labelspace() -> None:
     """Predict the right few of very many labels: train, export, serve, and add labels while serving."""
 
 
-for verb in (corpus, train, export, evaluate, predict, labels, serve, demo):
+for verb in (corpus, train, export, evaluate, inspect, predict, labels, serve, demo):
     labelspace.add_command(verb)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from index.bags import Bags, stack_bags
@@ -119,14 +120,28 @@ class DualEncoder:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over a checkpoint of a model of the same settings."""
-        for name, tower in self.towers.items():
-            prefix = f"{name}."
-            tower.load({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+        self._load_towers(tensors)
         self.free.copy_(tensors["free"])
         self._free_adagrad.accumulator.copy_(tensors["adagrad.free"])
         if self.centroids is not None:
             self.centroids.sums.copy_(tensors["centroids.sums"])
             self.centroids.vectors.copy_(tensors["centroids.vectors"])
+
+    def begin_from(self, tensors: dict[str, Tensor], here: NDArray[np.int64], there: NDArray[np.int64]) -> None:
+        """Take over the towers of a checkpoint, and the free vectors of the labels `there` for the labels `here`.
+
+        Both are (known,) rows of the same labels; other labels stay without a free vector. Centroids stay empty: they
+        are sums over training queries, which may be others now.
+        """
+        self._load_towers(tensors)
+        rows, old = torch.from_numpy(here), torch.from_numpy(there)
+        for own, name in ((self.free, "free"), (self._free_adagrad.accumulator, "adagrad.free")):
+            own[rows.to(own.device)] = tensors[name][old].to(own.device)
+
+    def _load_towers(self, tensors: dict[str, Tensor]) -> None:
+        for name, tower in self.towers.items():
+            prefix = f"{name}."
+            tower.load({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
 
 
 def make_tower(config: Config, seed: int) -> Tower:

@@ -12,16 +12,19 @@ from training.dataset import Dataset
 from training.distributed import World, joined
 from training.run import CONFIG, check_corpus_unchanged, start_run
 from training.trainer import Trainer
+from training.warm_start import Earlier, earlier_runs
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """resume: go on with what is there. seeds: towers to train; None: one, or as many as the resumed run has.
+    """resume: go on with what is there. init: a run to start from; its tower n is where the new run's tower n begins.
 
-    time_limit: seconds of training for all towers together. tensorboard: whether to write curves for it.
+    seeds: towers to train; None: one, or as many as the run has that is resumed or started from. time_limit: seconds of
+    training for all towers together. tensorboard: whether to write curves for it.
     """
 
     resume: bool = False
+    init: Path | None = None
     seeds: int | None = None
     time_limit: float | None = None
     tensorboard: bool = False
@@ -32,8 +35,10 @@ def train_runs(run: Path, corpus: Path, dataset: Dataset, config: Config, option
 
     Several seeds are several runs, `run`/seed-0 and so on, one after another; each can be exported alone, and together
     they are exported as one model. Started by torchrun, this is one of the processes that train them together. Raises
-    InputError when a run is there and was not to be resumed, or is another's.
+    InputError when a run is there and was not to be resumed, or is another's, or cannot be started from.
     """
+    if options.resume and options.init is not None:
+        raise InputError("--init: starts a new run, and --resume goes on with one that is there; give one of them")
     keep_freed_memory()
     with joined() as world:
         return _train_runs(run, corpus, dataset, config, options, world)
@@ -43,7 +48,10 @@ def _train_runs(
     run: Path, corpus: Path, dataset: Dataset, config: Config, options: RunOptions, world: World
 ) -> tuple[int, float]:
     there = [path for path in run.glob("seed-*") if (path / CONFIG).is_file()]
-    count = options.seeds or (len(there) if options.resume and there else 1)
+    begins = [] if options.init is None else earlier_runs(options.init)
+    count = options.seeds or (len(there) if options.resume and there else max(1, len(begins)))
+    if begins and count > len(begins):
+        raise InputError(f"{options.init}: has {len(begins)} of the {count} towers to start from; give --seeds fewer")
     if (run / CONFIG).is_file() and count > 1:
         raise InputError(f"{run}: holds a run of one seed; choose another folder with --out for --seeds {count}")
     if there and (not options.resume or count < len(there)):
@@ -61,11 +69,13 @@ def _train_runs(
         starts = world.first or (folder / CONFIG).exists()  # where a run is there, all say so
         if resumed or (options.resume and single):
             check_corpus_unchanged(folder, dataset)  # says, too, that there is no run
+        if begins:
+            trainer.begin_from(Earlier.open(begins[place], seeded))
         world.wait()  # all have looked at what is there before the first of them changes it
         if resumed:
             trainer.resume(folder)
         elif starts:
-            start_run(folder, corpus, dataset, seeded)
+            start_run(folder, corpus, dataset, seeded, begins[place] if begins else None)
         trainer.train(folder, tensorboard=options.tensorboard)
         seconds, epochs = seconds + trainer.position.seconds, trainer.position.epoch
     return epochs, seconds

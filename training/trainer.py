@@ -6,12 +6,13 @@ import dataclasses
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from index.errors import LabelspaceError
+from index.errors import BundleError, LabelspaceError, first_line
 from index.label_vector import centroid_part, free_part, label_sum, unit
 from training.adamw import adamw_tensors, restore_adamw
 from training.batches import Batch, Batches
@@ -29,6 +30,9 @@ from training.objective import Compared, Objective
 from training.progress import Progress
 from training.run import check_same_settings
 from training.signals import Stop, stop_signals
+
+if TYPE_CHECKING:
+    from training.warm_start import Earlier
 
 _FINAL_RATE = 0.05
 _DEV_ROWS = 1000
@@ -264,9 +268,28 @@ class Trainer:
         if "order" in tensors:
             self.order = tensors["order"].numpy()
         if self.loss_optimiser is not None:
-            for name, parameter in _named(self.objective):
-                parameter.data.copy_(tensors[f"loss.{name}"])
+            self._load_loss(tensors)
             restore_adamw(self.loss_optimiser, [f"loss.{name}" for name, _ in _named(self.objective)], tensors)
+
+    def begin_from(self, earlier: Earlier) -> None:
+        """Start with what another run has learned: its towers, the free vectors of its labels, and its loss's own
+        parameters where the loss is the same.
+
+        Raises BundleError when its checkpoint does not fit its settings.
+        """
+        try:
+            self.model.begin_from(earlier.tensors, *earlier.same_labels(self.dataset.label_ids))
+            if self.loss_optimiser is not None and earlier.loss == self.config.loss.name:
+                self._load_loss(earlier.tensors)
+        except (KeyError, ValueError, RuntimeError, IndexError) as error:
+            reason = first_line(error)
+            raise BundleError(
+                f"{earlier.run}: its checkpoint does not fit its settings ({reason}); train it again"
+            ) from error
+
+    def _load_loss(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in _named(self.objective):
+            parameter.data.copy_(tensors[f"loss.{name}"])
 
     def _save(self, run: Path) -> None:
         """Write the checkpoint, which is also the best one right after the best epoch."""
