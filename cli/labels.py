@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from index.fields import Fields
 
 _COLLECTION = click.argument("collection", type=click.Path(path_type=Path))
 
@@ -33,7 +38,7 @@ def list_(collection: Path, limit: int, after: str | None) -> None:
 @_COLLECTION
 @click.argument("label")
 def show(collection: Path, label: str) -> None:
-    """Print one label."""
+    """Print one label, and the fields with which it was put."""
     from index.collection import Collection
     from index.errors import UnknownLabelError
 
@@ -41,7 +46,9 @@ def show(collection: Path, label: str) -> None:
         row = opened.snapshot.labels.find(label)
         if row is None:
             raise UnknownLabelError(f"label {label!r}: there is no such label")
-        click.echo(f"{label}\t{opened.snapshot.labels[row].text}")
+        found = opened.snapshot.labels[row]
+    fields = f"\t{json.dumps(found.fields, ensure_ascii=False)}" if found.fields else ""
+    click.echo(f"{label}\t{found.text}{fields}")
 
 
 @labels.command()
@@ -49,13 +56,15 @@ def show(collection: Path, label: str) -> None:
 @click.argument("label")
 @click.option("--text", default="", help="What the label is called or means.")
 @click.option("--example", "examples", multiple=True, help="A text that the label fits; repeatable.")
-def add(collection: Path, label: str, text: str, examples: tuple[str, ...]) -> None:
-    """Add a label, or replace it where the id is taken (the same as `edit`)."""
+@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A value of a field; repeatable.")
+def add(collection: Path, label: str, text: str, examples: tuple[str, ...], fields: tuple[str, ...]) -> None:
+    """Add a label, or replace it whole where the id is taken (the same as `edit`)."""
     from index.changes import PutLabel
     from index.collection import Collection
 
+    said = _fields(fields)
     with Collection(collection) as opened:
-        (number,) = opened.write([PutLabel(label, text, examples)])
+        (number,) = opened.write([PutLabel(label, text, examples, fields=said)])
     click.echo(f"label {label}: stored as change {number}")
 
 
@@ -73,3 +82,14 @@ def remove(collection: Path, label: str) -> None:
     with Collection(collection) as opened:
         (number,) = opened.write([RemoveLabel(label)])
     click.echo(f"label {label}: removed by change {number}")
+
+
+def _fields(given: tuple[str, ...]) -> Fields | None:
+    """The values by name, in the order given: one as it is, several of one name as a list."""
+    found: dict[str, list[str]] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--field")
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()} or None

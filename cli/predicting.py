@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from index.errors import InputError
-from index.field_spec import FieldSpec
-from index.fields import Fields, field_values
-from index.snapshot import Snapshot
+from index.fields import Fields
+from index.snapshot import Snapshot, says_something
+from index.strict_json import parse_json
 
 _BLOCK = 64
 _CHUNK = 1 << 16
@@ -48,12 +48,12 @@ def predict_lines(
 ) -> list[tuple[int, str]]:
     """Write one JSON line per input line, in order, as the input comes; returns (line number, fault) of the bad ones.
 
-    A line that begins with { is JSON with "text" and maybe "id" and "fields"; any other line is the text itself. A bad
-    line is answered by {"line", "error"} and the rest goes on.
+    A line that begins with { is JSON with "text" or "fields", or both, and maybe "id"; any other line is the text
+    itself. A bad line is answered by {"line", "error"} and the rest goes on.
     """
     bad = []
     for numbered in _blocks(lines):
-        block = [_read(number, line, snapshot.fields) for number, line in numbered]
+        block = [_read(number, line, snapshot) for number, line in numbered]
         good = [query for query in block if query.fault is None]
         answers = iter(_answer(snapshot, good, top_k, threshold) if good else [])
         for query in block:
@@ -80,7 +80,7 @@ def _blocks(lines: IO[bytes]) -> Iterator[list[tuple[int, bytes]]]:
         yield [(number + 1, rest)]
 
 
-def _read(number: int, line: bytes, fields: Sequence[FieldSpec]) -> _Query:
+def _read(number: int, line: bytes, snapshot: Snapshot) -> _Query:
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -88,23 +88,26 @@ def _read(number: int, line: bytes, fields: Sequence[FieldSpec]) -> _Query:
     if not text.lstrip().startswith("{"):
         return _Query(number, None, text, None if text.strip() else "is empty")
     try:
-        record = json.loads(text)
-        found, name, said = record["text"], record.get("id"), record.get("fields")
-    except (ValueError, RecursionError):
-        return _Query(number, None, "", "is not valid JSON")
-    except KeyError:
-        return _Query(number, None, "", 'has no "text"')
-    if not isinstance(found, str) or not found.strip():
-        return _Query(number, None, "", '"text" must be a text that is not empty')
-    if name is not None and not isinstance(name, str):
-        return _Query(number, None, "", '"id" must be a text')
-    if said is not None and not isinstance(said, dict):
-        return _Query(number, None, "", '"fields" must be an object')
-    try:
-        field_values(said, fields)
+        return _query(number, parse_json(text), snapshot)
     except InputError as error:
         return _Query(number, None, "", str(error))
-    return _Query(number, name, found, fields=said)
+    except (ValueError, RecursionError):
+        return _Query(number, None, "", "is not valid JSON")
+
+
+def _query(number: int, record: dict[str, Any], snapshot: Snapshot) -> _Query:
+    """Raises InputError saying what is wrong with the record."""
+    text, name, fields = ("" if record.get("text") is None else record["text"]), record.get("id"), record.get("fields")
+    if not isinstance(text, str):
+        raise InputError('"text" must be a text')
+    if name is not None and not isinstance(name, str):
+        raise InputError('"id" must be a text')
+    if fields is not None and not isinstance(fields, dict):
+        raise InputError('"fields" must be an object')
+    if not says_something(text, fields):
+        raise InputError('has neither a "text" that is not blank nor "fields" that say anything; give one of them')
+    snapshot.check_fields(fields)
+    return _Query(number, name, text, fields=fields)
 
 
 def _answer(snapshot: Snapshot, queries: list[_Query], top_k: int, threshold: float | None) -> list[dict[str, Any]]:

@@ -11,18 +11,20 @@ from pathlib import Path
 from time import time
 
 from index.errors import BundleError, LabelspaceError, first_line
+from index.fields import Fields
 
 LOG_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PutLabel:
-    """A label as it shall be: its text, texts it fits, or a vector of its own (unit length is not required)."""
+    """A label as it shall be: its text and fields, texts it fits, or a vector of its own (unit length not required)."""
 
     id: str
     text: str = ""
     examples: tuple[str, ...] = ()
     vector: tuple[float, ...] | None = None
+    fields: Fields | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,9 @@ class ChangeLog:
 
 def _encode(change: LabelChange) -> tuple[str, str, str]:
     match change:
-        case PutLabel(id=label, text=text, examples=examples, vector=vector):
-            body = {"text": text, "examples": examples, "vector": vector}
+        case PutLabel(id=label, text=text, examples=examples, vector=vector, fields=fields):
+            # Without a word of fields where there are none: as every log was written before labels had them.
+            body = {"text": text, "examples": examples, "vector": vector, **({"fields": fields} if fields else {})}
             return "put", label, json.dumps(body, ensure_ascii=False)
         case RemoveLabel(id=label):
             return "remove", label, "{}"
@@ -125,6 +128,6 @@ def _decode(path: Path, number: int, kind: str, label: str, body: str) -> LabelC
         return RemoveLabel(label)
     if kind == "put":
         values = json.loads(body)
-        vector = values["vector"]
-        return PutLabel(label, values["text"], tuple(values["examples"]), None if vector is None else tuple(vector))
+        vector = None if values["vector"] is None else tuple(values["vector"])
+        return PutLabel(label, values["text"], tuple(values["examples"]), vector, values.get("fields"))
     raise BundleError(f"{path}: change {number} is of unknown kind {kind!r}; a newer version wrote it")

@@ -13,7 +13,7 @@ from index.changes import ChangeLog, LabelChange, PutLabel, RemoveLabel
 from index.errors import BundleError, InputError, LabelspaceError, UnknownLabelError, first_line
 from index.files import new_folder, write_json, write_text
 from index.labels import check_id
-from index.snapshot import Snapshot
+from index.snapshot import Snapshot, says_something
 
 COLLECTION_FORMAT = 1
 _HEADER = "collection.json"
@@ -82,15 +82,23 @@ class Collection:
         for change in changes:
             check_id(change.id, "label id")
             if isinstance(change, PutLabel):
+                self._check_fields(change)
                 check_put(change, dim)
             elif gone.get(change.id, self.snapshot.labels.find(change.id) is None):
                 raise UnknownLabelError(f"label {change.id!r}: there is no such label")
             gone[change.id] = isinstance(change, RemoveLabel)
 
+    def _check_fields(self, put: PutLabel) -> None:
+        try:
+            self.snapshot.check_fields(put.fields, "label")
+        except InputError as error:
+            raise InputError(f"label {put.id!r}: {error}") from error
+
 
 def check_put(put: PutLabel, dim: int) -> None:
     """Raises InputError when nothing could be known of the label, or its vector cannot be one."""
-    for text in (put.text, *put.examples):
+    # Fields of long texts may hold what the log cannot.
+    for text in (put.text, *put.examples, json.dumps(put.fields, ensure_ascii=False)):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -102,8 +110,8 @@ def check_put(put: PutLabel, dim: int) -> None:
             raise InputError(f"label {put.id!r}: its vector has {len(put.vector)} numbers; this model's have {dim}")
         if not 1e-12 < sum(value * value for value in put.vector) < 1e30:
             raise InputError(f"label {put.id!r}: its vector is zero, too large or not finite")
-    elif not put.text.strip() and not put.examples:
-        raise InputError(f"label {put.id!r}: give it a text, examples or a vector")
+    elif not put.examples and not says_something(put.text, put.fields):
+        raise InputError(f"label {put.id!r}: give it a text, fields, examples or a vector")
 
 
 def create_collection(folder: Path) -> None:

@@ -20,7 +20,7 @@ _RECENT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label as the outside sees it; fields: those that a corpus was asked for, None for any other label."""
+    """A label as the outside sees it; fields: those that a corpus was asked for, or with which it was put since."""
 
     id: str
     text: str
@@ -86,14 +86,14 @@ class LabelTable:
 class LiveLabels:
     """An immutable view: the bundle's table with labels added, edited and removed since; every change gives a new view.
 
-    added: rows after the table's, in order of arrival; edited: table or added rows with another text;
+    added: rows after the table's, in order of arrival; edited: table or added rows as they were put again;
     places: id -> row of what was added; removed: rows that are gone.
     """
 
     table: LabelTable
     added: tuple[Label, ...] = ()
     places: Mapping[str, int] = field(default_factory=dict)
-    edited: Mapping[int, str] = field(default_factory=dict)
+    edited: Mapping[int, Label] = field(default_factory=dict)
     removed: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
@@ -106,10 +106,11 @@ class LiveLabels:
         return len(self.table) + len(self.added)
 
     def __getitem__(self, row: int) -> Label:
+        edited = self.edited.get(row)
+        if edited is not None:
+            return edited
         base = len(self.table)
-        label = self.table[row] if row < base else self.added[row - base]
-        text = self.edited.get(row)
-        return label if text is None else Label(label.id, text)
+        return self.table[row] if row < base else self.added[row - base]
 
     def find(self, label: str) -> int | None:
         """The row of this id; None when there is no such label (any more)."""
@@ -136,11 +137,12 @@ class LiveLabels:
                     removed.add(row)
                 rows.append(row if live else None)
                 continue
+            label = Label(change.id, change.text, change.fields)
             if row is not None and live:
-                edited[row] = change.text
+                edited[row] = label
             else:
                 row = len(self.table) + len(added)
-                added.append(Label(change.id, change.text))
+                added.append(label)
                 places[change.id] = row
             rows.append(row)
         return replace(self, added=tuple(added), places=places, edited=edited, removed=frozenset(removed)), rows

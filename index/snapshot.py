@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 
 from index.bundle import Bundle
 from index.changes import Change, PutLabel
+from index.errors import InputError
+from index.features import FeatureSpec
 from index.field_spec import FieldSpec
-from index.fields import Fields
+from index.fields import Fields, field_values
 from index.label_vector import centroid_part, label_sum, unit, unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
@@ -48,11 +51,18 @@ class Snapshot:
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
-        """The fields that the model reads beside the text."""
+        """The fields that the model reads beside the text, of queries or of labels."""
         return self.bundle.manifest.features.fields
 
+    def check_fields(self, fields: Fields | None, tower: str = "query") -> None:
+        """Raises InputError naming a field that this tower ("query", "label") does not read, or whose value is none."""
+        if fields:
+            features = self.bundle.manifest.features
+            bags = features if isinstance(features, FeatureSpec) else features.bags
+            field_values(fields, self.fields, tower, () if bags is None else bags.crosses)
+
     def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Predictions:
-        """The k best labels of each text, with the fields of each or None.
+        """The k best labels of each text, with the fields of each or None; a text may be blank beside its fields.
 
         Raises InputError naming a field that the model does not read, or whose value is none.
         """
@@ -90,7 +100,10 @@ class Snapshot:
         puts = {row: what for row, what in last.items() if isinstance(what, PutLabel) and row not in labels.removed}
         index = self.index.hide(gone)
         if puts:
-            index = index.add(np.array(list(puts), dtype=np.int64), self._vectors(puts))
+            vectors, changed = self._vectors(puts), np.array(list(puts), dtype=np.int64)
+            # Of a label that was put under another model, this one may know nothing at all.
+            known = np.any(vectors, axis=1)
+            index = index.add(changed[known], vectors[known]).hide(changed[~known].tolist())
         memory, example_labels = self._remember(puts, gone)
         return replace(
             self,
@@ -103,8 +116,10 @@ class Snapshot:
         )
 
     def _vectors(self, puts: dict[int, PutLabel]) -> NDArray[np.float32]:
-        """Unit vectors (len(puts), dim): text ⊕ what training left of the label ⊕ centroid of the new examples."""
-        texts = self._encode_label_texts([put.text for put in puts.values()])
+        """Unit vectors (len(puts), dim): text and fields ⊕ what training left of the label ⊕ centroid of the new
+        examples; zero where this model can read nothing of a label."""
+        fields = [self._fields_of(put) for put in puts.values()]
+        texts = self._encode_labels([put.text for put in puts.values()], fields)
         queries = np.zeros_like(texts)
         for place, put in enumerate(puts.values()):
             if put.examples:
@@ -112,23 +127,38 @@ class Snapshot:
         counts = np.array([[len(put.examples)] for put in puts.values()], dtype=np.float32)
         sums = label_sum(texts, self._trained_parts(list(puts)), centroid_part(queries, counts))
         for place, put in enumerate(puts.values()):
-            if put.vector is not None:
+            # One of another length belongs to a bundle from before, whose model had another dim.
+            if put.vector is not None and len(put.vector) == self.bundle.manifest.dim:
                 sums[place] = put.vector
         return unit(sums)
 
+    def _fields_of(self, put: PutLabel) -> Fields | None:
+        """Those that this model reads: the log may come from a time when another one was served, and has to replay."""
+        found: dict[str, object] = {}
+        for name, value in (put.fields or {}).items():
+            with suppress(InputError):
+                self.check_fields({**found, name: value}, "label")
+                found[name] = value
+        return found or None
+
     def _trained_parts(self, rows: list[int]) -> NDArray[np.float32]:
-        """What training added to the texts of these rows, (len(rows), dim); zero for labels that it did not know."""
+        """What training added to the texts of these rows, (len(rows), dim); zero for labels that it did not know.
+
+        What a label's fields in the corpus gave it is part of that: the bundle does not say which they were.
+        """
         parts = np.zeros((len(rows), self.bundle.manifest.dim), dtype=np.float32)
         known = [(place, row) for place, row in enumerate(rows) if row < len(self.bundle.labels)]
         if known:
-            old = self._encode_label_texts([self.bundle.labels.texts[row] for _, row in known])
+            texts = [self.bundle.labels.texts[row] for _, row in known]
+            old = self._encode_labels(texts, [None] * len(texts))
             for (place, row), text in zip(known, old, strict=True):
                 parts[place] = self.bundle.sums[row] - text
         return parts
 
-    def _encode_label_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        vectors = self.bundle.label_texts.texts(texts)
-        vectors[[not text.strip() for text in texts]] = 0.0
+    def _encode_labels(self, texts: Sequence[str], fields: Sequence[Fields | None]) -> NDArray[np.float32]:
+        """What the label tower makes of these, (len(texts), dim); zero where neither text nor fields say anything."""
+        vectors = self.bundle.label_texts.texts(texts, fields)
+        vectors[[not says_something(*pair) for pair in zip(texts, fields, strict=True)]] = 0.0
         return vectors
 
     def _remember(self, puts: dict[int, PutLabel], gone: list[int]) -> tuple[LayeredIndex | None, ExampleLabels]:
@@ -145,3 +175,11 @@ class Snapshot:
         rows = np.arange(len(owners)) + len(self.example_labels)
         added = np.concatenate([self.example_labels.added, owners])
         return memory.add(rows, self.bundle.queries.texts(texts)), ExampleLabels(self.example_labels.base, added)
+
+
+def says_something(text: str, fields: Fields | None) -> bool:
+    """Whether a record does: by a text that is not blank, or by a field that is neither null nor []."""
+    return bool(text.strip()) or any(
+        value is not None and (not isinstance(value, (list, tuple)) or len(value) > 0)
+        for value in (fields or {}).values()
+    )

@@ -15,8 +15,10 @@ from index.fields import Fields
 from index.ranking import Predictions
 from index.snapshot import Snapshot
 
-# More texts than this in one request are predicted on a thread, so that others need not wait for them.
+# More texts than this in one request, or more values of their fields, are predicted on a thread, so that others need
+# not wait for them.
 _FEW = 8
+_FEW_VALUES = 1000
 # Texts after which those that came together are predicted, before the network is looked at again.
 _TOGETHER = 32
 
@@ -58,7 +60,7 @@ class Batcher:
         """The k best labels of each text, from one snapshot; fields: those of each text, None for none at all."""
         loop = asyncio.get_running_loop()
         said = [None] * len(texts) if fields is None else fields
-        if len(texts) > _FEW:
+        if not are_few(said):
             return await loop.run_in_executor(self._threads, _rank, self._collection.snapshot, texts, said, k)
         waiting = _Waiting(texts, said, k, loop.create_future())
         self._waiting.append(waiting)
@@ -89,6 +91,12 @@ class Batcher:
                 left.append(one)
         self._waiting = left
         return taken
+
+
+def are_few(fields: Sequence[Fields | None]) -> bool:
+    """Whether texts with these fields are little enough to be looked at on the event loop."""
+    values = sum(len(one) if isinstance(one, list) else 1 for said in fields for one in (said or {}).values())
+    return len(fields) <= _FEW and values <= _FEW_VALUES
 
 
 def _answer(snapshot: Snapshot, together: Sequence[_Waiting]) -> None:

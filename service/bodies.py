@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from index.errors import InputError
+from index.strict_json import parse_json
 from service.errors import MALFORMED, MEDIA_TYPE, ProblemError, invalid_body, too_large
 from service.live import live
 
@@ -49,7 +51,9 @@ def parse(model: type[Model], body: bytes, **most: int) -> Model:
 
 def _read_json(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        return parse_json(body.decode("utf-8"))
+    except InputError as error:
+        raise ProblemError(MALFORMED, f"the body {error}") from error
     except UnicodeDecodeError as error:
         raise ProblemError(MALFORMED, f"the body is not UTF-8: byte {error.start} is not valid") from error
     except json.JSONDecodeError as error:
@@ -59,7 +63,3 @@ def _read_json(body: bytes) -> Any:
         raise ProblemError(
             MALFORMED, "the body is not JSON that can be read: a number or the nesting is too large"
         ) from error
-
-
-def _refuse(constant: str) -> None:
-    raise ProblemError(MALFORMED, f"the body is not JSON: {constant} is no JSON number")

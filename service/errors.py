@@ -100,6 +100,11 @@ def invalid_body(error: ValidationError) -> ProblemError:
     return ProblemError(INVALID, f"{first.pointer}: {first.detail}", faults=faults)
 
 
+def invalid_fields(pointer: str, error: InputError) -> ProblemError:
+    """The problem of fields at `pointer` that the model does not read, or whose values are none."""
+    return ProblemError(INVALID, f"{pointer}: {error}", faults=(Fault(str(error), pointer=pointer),))
+
+
 def problem_response(scope: Scope, error: Exception) -> Response:
     """The answer to a request that ended with `error`; what nobody foresaw is logged and not shown."""
     headers: dict[str, str] = {}

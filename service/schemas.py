@@ -6,8 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
+
+from index.snapshot import says_something
 
 MAX_TOP_K = 1000
 MAX_PAGE = 1000
@@ -31,6 +42,8 @@ _SCALARS = [{"type": kind} for kind in ("string", "number", "boolean", "null")]
 _FIELDS_SCHEMA = {"additionalProperties": {"anyOf": [*_SCALARS, {"type": "array", "items": {"anyOf": _SCALARS[:3]}}]}}
 Unicode = Annotated[str, AfterValidator(_unicode)]
 Text = Annotated[Unicode, AfterValidator(_not_blank)]
+# Which fields there may be is a question of the model: the routes ask index.fields.
+FieldValues = Annotated[dict[str, Any], Field(json_schema_extra=_FIELDS_SCHEMA)]
 
 
 class _Body(BaseModel):
@@ -48,14 +61,19 @@ class _Body(BaseModel):
 
 
 class PredictInput(_Body):
-    """A text, the fields beside it, and an id of the caller's own that comes back with its labels.
-
-    Which fields there may be is a question of the model: the route asks index.fields.
-    """
+    """A text, fields, or both, and an id of the caller's own that comes back with its labels."""
 
     id: Unicode | None = None
-    text: Text
-    fields: Annotated[dict[str, Any], Field(json_schema_extra=_FIELDS_SCHEMA)] | None = None
+    fields: FieldValues | None = None
+    text: Unicode | None = Field(None, validate_default=True)
+
+    @field_validator("text")
+    @classmethod
+    def _says_something(cls, text: str | None, info: ValidationInfo) -> str | None:
+        # Fields that are wrong by themselves are not there, and enough of a fault.
+        if "fields" in info.data and not says_something(text or "", info.data["fields"]):
+            raise PydanticCustomError("nothing", "must not be blank where no field says anything; give text or fields")
+        return text
 
 
 class PredictRequest(_Body):
@@ -67,9 +85,10 @@ class PredictRequest(_Body):
 
 
 class LabelBody(_Body):
-    """A label as it shall be; at least one of text, examples and vector has to say something."""
+    """A label as it shall be; at least one of text, fields, examples and vector has to say something."""
 
     text: Unicode | None = None
+    fields: FieldValues | None = None
     examples: Annotated[list[Text], Field(fail_fast=True)] | None = None
     vector: Annotated[list[FiniteFloat], Field(fail_fast=True)] | None = None
 
@@ -111,6 +130,15 @@ class LabelAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelShown:
+    """A label as it is; `fields` are those with which it was put, null for one that comes with the bundle."""
+
+    id: str
+    text: str
+    fields: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class LabelPage:
     """Labels in row order; `next_cursor` is null at the end. A search may give short pages before the end."""
 
@@ -124,6 +152,7 @@ class LabelStored:
 
     id: str
     text: str
+    fields: Mapping[str, Any] | None
     examples: tuple[str, ...]
     change: int
 
@@ -146,13 +175,32 @@ class IndexInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A field that the model reads: its kind, and whether of queries (`query`), of labels (`label`) or of `both`."""
+
+    name: str
+    kind: str
+    tower: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenValues:
+    """Features of all queries since the start: how many were `read`, and how many `ignored` that training never met."""
+
+    read: int
+    ignored: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """Every limit in force."""
+    """Every limit in force; `history_values` is null where the model reads no history."""
 
     body_bytes: int
     inputs: int
     text_characters: int
     text_characters_read: int
+    field_values: int
+    history_values: int | None
     top_k: int
     examples: int
     label_id_bytes: int
@@ -161,8 +209,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is served: `examples` counts the texts remembered beside the labels, `fields` names those that may go with a
-    text, `versions` names what runs it."""
+    """What is served: `examples` counts the texts remembered beside the labels, `fields` are those that may go with a
+    text, `unseen_values` is null where the model ignores none, `versions` names what runs it."""
 
     bundle: str
     model: str
@@ -171,7 +219,8 @@ class Info:
     labels: int
     examples: int
     dim: int
-    fields: tuple[str, ...]
+    fields: tuple[FieldInfo, ...]
+    unseen_values: UnseenValues | None
     index: IndexInfo
     memory: IndexInfo | None
     limits: Limits

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.changes import PutLabel
-from index.errors import UnknownLabelError
+from index.errors import InputError, UnknownLabelError
 from index.snapshot import Snapshot
 from service.bodies import read_body
-from service.errors import MALFORMED, ProblemError, too_large
+from service.errors import MALFORMED, ProblemError, invalid_fields, too_large
 from service.live import live
 from service.openapi import problems, takes
-from service.schemas import MAX_PAGE, LabelAnswer, LabelBody, LabelPage, LabelRemoved, LabelStored
+from service.schemas import MAX_PAGE, LabelAnswer, LabelBody, LabelPage, LabelRemoved, LabelShown, LabelStored
 from service.settings import Settings
 
 router = APIRouter(tags=["labels"])
@@ -52,13 +52,14 @@ def list_labels(
 
 
 @router.get("/v1/labels/{id:path}", summary="Show a label", responses=problems(400, 404, 422))
-async def show_label(request: Request, label: LabelId) -> LabelAnswer:
-    """Its id and text."""
+async def show_label(request: Request, label: LabelId) -> LabelShown:
+    """Its id and text, and the fields with which it was put."""
     labels = live(request).collection.snapshot.labels
     row = labels.find(_readable(request, label))
     if row is None:
         raise UnknownLabelError(f"label {label!r}: there is no such label")
-    return LabelAnswer(label, labels[row].text)
+    found = labels[row]
+    return LabelShown(label, found.text, found.fields)
 
 
 @router.put(
@@ -82,14 +83,18 @@ async def put_label(
     served = live(request)
     body = await read_body(request, LabelBody, examples=served.settings.max_examples, vector=_MOST_NUMBERS)
     vector = None if body.vector is None else tuple(body.vector)
-    put = PutLabel(_readable(request, label), body.text or "", tuple(body.examples or ()), vector)
+    put = PutLabel(_readable(request, label), body.text or "", tuple(body.examples or ()), vector, body.fields or None)
     _check(put, served.settings)
+    try:
+        served.collection.snapshot.check_fields(put.fields, "label")
+    except InputError as error:
+        raise invalid_fields("#/fields", error) from error
     change, new = await served.put(put)
     if not wait:
         response.status_code = 202
     elif not new:
         response.status_code = 200
-    return LabelStored(put.id, put.text, put.examples, change)
+    return LabelStored(put.id, put.text, put.fields, put.examples, change)
 
 
 @router.delete("/v1/labels/{id:path}", summary="Remove a label", responses=problems(400, 404, 422))

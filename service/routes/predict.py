@@ -10,11 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.errors import InputError
-from index.field_spec import FieldSpec
-from index.fields import field_values
-from service.batcher import Ranked
+from index.snapshot import Snapshot
+from service.batcher import Ranked, are_few
 from service.bodies import read_body
-from service.errors import INVALID, Fault, ProblemError, too_large
+from service.errors import invalid_fields, too_large
 from service.live import live
 from service.openapi import problems, takes
 from service.schemas import PredictAnswer, PredictInput, Prediction, PredictRequest, RankedLabel
@@ -36,26 +35,27 @@ async def predict(request: Request) -> Response:
     """Best labels first, at most `top_k` for each input. The answer names bundle, model and change it was made from."""
     served = live(request)
     asked = await read_body(request, PredictRequest, inputs=served.settings.max_inputs)
-    _check(asked.inputs, served.settings, served.collection.snapshot.fields)
-    fields = [one.fields for one in asked.inputs]
-    ranked = await served.batcher.predict([one.text for one in asked.inputs], asked.top_k, fields)
+    snapshot, fields = served.collection.snapshot, [one.fields for one in asked.inputs]
+    if are_few(fields):
+        _check(asked.inputs, served.settings, snapshot)
+    else:
+        await served.in_batch_thread(lambda: _check(asked.inputs, served.settings, snapshot))
+    ranked = await served.batcher.predict([one.text or "" for one in asked.inputs], asked.top_k, fields)
     few = len(asked.inputs) * asked.top_k <= _FEW_LABELS
     answer = _answer(asked, ranked) if few else await served.in_batch_thread(lambda: _answer(asked, ranked))
     return Response(answer, media_type="application/json")
 
 
-def _check(inputs: Sequence[PredictInput], settings: Settings, fields: Sequence[FieldSpec]) -> None:
+def _check(inputs: Sequence[PredictInput], settings: Settings, snapshot: Snapshot) -> None:
     for place, one in enumerate(inputs):
-        if len(one.text) > settings.max_text_characters:
-            raise too_large(f"characters of input {place}", settings.max_text_characters, len(one.text))
-        if one.fields:
-            # Here already, for those whose texts are predicted together must not fail together.
-            try:
-                field_values(one.fields, fields)
-            except InputError as error:
-                pointer = f"#/inputs/{place}/fields"
-                fault = Fault(str(error), pointer=pointer)
-                raise ProblemError(INVALID, f"{pointer}: {error}", faults=(fault,)) from error
+        length = len(one.text or "")
+        if length > settings.max_text_characters:
+            raise too_large(f"characters of input {place}", settings.max_text_characters, length)
+        # Here already, for those whose texts are predicted together must not fail together.
+        try:
+            snapshot.check_fields(one.fields)
+        except InputError as error:
+            raise invalid_fields(f"#/inputs/{place}/fields", error) from error
 
 
 def _answer(asked: PredictRequest, ranked: Ranked) -> bytes:

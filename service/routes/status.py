@@ -9,10 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from index.build import IndexReport
+from index.fields import MOST_VALUES
 from index.labels import MAX_ID_BYTES
+from index.snapshot import Snapshot
 from service.live import LiveCollection, live
 from service.openapi import problems
-from service.schemas import MAX_PAGE, MAX_TOP_K, Health, IndexInfo, Info, Limits
+from service.schemas import MAX_PAGE, MAX_TOP_K, FieldInfo, Health, IndexInfo, Info, Limits, UnseenValues
 
 router = APIRouter(tags=["status"])
 _NAMED = ("labelspace", "faiss-cpu", "onnxruntime", "numpy", "fastapi", "uvicorn")
@@ -32,7 +34,8 @@ async def info(request: Request) -> Info:
         labels=len(snapshot.labels),
         examples=0 if snapshot.memory is None else len(snapshot.memory),
         dim=manifest.dim,
-        fields=tuple(field.name for field in snapshot.fields),
+        fields=tuple(FieldInfo(field.name, field.kind, field.tower) for field in snapshot.fields),
+        unseen_values=_unseen(snapshot),
         index=_built(manifest.index),
         memory=None if manifest.memory is None else _built(manifest.memory),
         limits=_limits(served),
@@ -57,13 +60,21 @@ def _built(report: IndexReport) -> IndexInfo:
     return IndexInfo(report.factory, report.recall, report.vectors)
 
 
+def _unseen(snapshot: Snapshot) -> UnseenValues | None:
+    found = getattr(snapshot.bundle.queries, "unseen", None)
+    return None if found is None else UnseenValues(found.read, found.ignored)
+
+
 def _limits(served: LiveCollection) -> Limits:
-    settings = served.settings
+    settings, snapshot = served.settings, served.collection.snapshot
+    histories = [field.length for field in snapshot.fields if field.kind == "history" and field.of("query")]
     return Limits(
         body_bytes=settings.max_body_bytes,
         inputs=settings.max_inputs,
         text_characters=settings.max_text_characters,
-        text_characters_read=served.collection.snapshot.bundle.manifest.features.characters,
+        text_characters_read=snapshot.bundle.manifest.features.characters,
+        field_values=MOST_VALUES,
+        history_values=max(histories, default=None),
         top_k=MAX_TOP_K,
         examples=settings.max_examples,
         label_id_bytes=MAX_ID_BYTES,

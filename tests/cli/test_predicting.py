@@ -33,6 +33,16 @@ def test_fields_decide_line_by_line(field_collection: Path) -> None:
     assert not bad
 
 
+def test_fields_are_enough_without_a_text(field_collection: Path) -> None:
+    said = [{"type": kind, "lang": "fr"} for kind in KINDS]
+    lines: list[Any] = [
+        {**text, "fields": fields} for fields in said for text in ({}, {"text": None}, {"text": ""}, {"text": "\t"})
+    ]
+    answers, bad = ask(field_collection, lines)
+    assert not bad
+    assert [one["labels"][0]["id"] for one in answers] == [f"{kind}-fr" for kind in range(len(KINDS)) for _ in range(4)]
+
+
 def test_a_bad_field_is_an_error_of_its_line(field_collection: Path) -> None:
     good = {"id": "q", "text": TEXT, "fields": {"type": "film", "lang": "fr"}}
     faulty = [
@@ -40,14 +50,22 @@ def test_a_bad_field_is_an_error_of_its_line(field_collection: Path) -> None:
         {"text": TEXT, "fields": "book"},
         {"text": TEXT, "fields": {"type": {"deep": 1}}},
         '{"text": "x", "fields": {"type": NaN}}',
+        '{"text": "x", "fields": {"type": "a", "type": "b"}}',
+        {"text": " ", "fields": {"type": [], "lang": None}},
+        {"fields": {}},
+        {"text": TEXT, "fields": []},
+        {"text": ["x"], "fields": {"type": "a"}},
         '{"text": "x", "fields": {"type": "\\ud800"}}',
     ]
     answers, bad = ask(field_collection, [faulty[0], good, *faulty[1:], good])
     assert [answer["labels"][0]["id"] for answer in answers if "labels" in answer] == ["1-fr", "1-fr"]
-    assert [line for line, _ in bad] == [1, 3, 4, 5, 6]
+    assert [line for line, _ in bad] == [1, *range(3, 12)]
     assert [answer["error"] for answer in answers if "error" in answer] == [fault for _, fault in bad]
+    neither = 'has neither a "text" that is not blank nor "fields" that say anything; give one of them'
     starts = ("field 'colour' is not read by this model (it reads lang, type)", '"fields" must be an object',
-              "field 'type' must be a string", "field 'type' is nan", "field 'type' is not valid Unicode")  # fmt: skip
+              "field 'type' must be a string", "is not JSON: NaN is no JSON number", "has the key 'type' twice",
+              neither, neither, '"fields" must be an object', '"text" must be a text',
+              "field 'type' is not valid Unicode")  # fmt: skip
     assert all(fault.startswith(start) for (_, fault), start in zip(bad, starts, strict=True))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,9 @@ import pytest
 from index import Collection
 from index.fields import Fields
 from index.ranking import Predictions
-from service.batcher import Batcher
+from index.snapshot import Snapshot
+from service.batcher import Batcher, Ranked, are_few
+from tests_support import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,65 @@ def test_each_caller_gets_its_own_answer(opened: Collection) -> None:
         np.testing.assert_array_equal(ranked.predictions.rows, expected.rows)
         np.testing.assert_allclose(ranked.predictions.scores, expected.scores, atol=2e-6)
         np.testing.assert_allclose(ranked.probabilities, opened.snapshot.probabilities(expected), atol=2e-5)
+
+
+def test_queries_with_different_fields_in_one_batch_are_answered_as_each_alone(field_collection: Path) -> None:
+    said: list[Fields | None] = [
+        None,
+        {},
+        {"type": "film"},
+        {"lang": ["fr", "en"]},
+        {"type": KINDS, "lang": "fr"},
+        {"type": None},
+        {"type": "new"},
+    ]
+    texts = ["the same for all", "", "größe 日本", "the same for all", "", "x" * 5000, ""]
+    with Collection(field_collection) as collection:
+        sizes: list[int] = []
+        snapshot = collection.snapshot
+
+        async def ask_all() -> list[Ranked]:
+            with ThreadPoolExecutor(1) as threads:
+                noting = SimpleNamespace(snapshot=_Noting(snapshot, sizes))
+                batcher = Batcher(cast(Collection, noting), threads)
+                pairs = zip(texts, said, strict=True)
+                return await asyncio.gather(*(batcher.predict([text], 5, [fields]) for text, fields in pairs))
+
+        answers = asyncio.run(ask_all())
+        assert sizes == [len(texts)]
+        for text, fields, ranked in zip(texts, said, answers, strict=True):
+            alone = snapshot.predict([text], 5, [fields])
+            np.testing.assert_array_equal(ranked.predictions.rows, alone.rows)
+            np.testing.assert_allclose(ranked.predictions.scores, alone.scores, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "few"),
+    [
+        ([], True),
+        ([None] * 8, True),
+        ([None] * 9, False),
+        ([{"type": ["x"] * 999, "lang": "y"}], True),
+        ([{"type": ["x"] * 999}, {"lang": ["y", "z"]}], False),
+    ],
+)
+def test_many_texts_or_values_are_not_looked_at_on_the_loop(fields: list[Fields | None], few: bool) -> None:
+    assert are_few(fields) == few
+
+
+@dataclass(frozen=True)
+class _Noting:
+    """A snapshot that notes how many texts come at once."""
+
+    snapshot: Snapshot
+    sizes: list[int]
+
+    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None]) -> Predictions:
+        self.sizes.append(len(texts))
+        return self.snapshot.predict(texts, k, fields)
+
+    def probabilities(self, predictions: Predictions) -> Any:
+        return self.snapshot.probabilities(predictions)
 
 
 class _Stub:

@@ -59,10 +59,11 @@ def test_a_label_is_added_shown_replaced_and_removed(writer: TestClient, refused
     assert added.json() == {
         "id": label,
         "text": "quantum flute",
+        "fields": None,
         "examples": ["how a quantum flute sounds"],
         "change": 1,
     }
-    assert writer.get(at(label)).json() == {"id": label, "text": "quantum flute"}
+    assert writer.get(at(label)).json() == {"id": label, "text": "quantum flute", "fields": None}
     assert best(writer, "a quantum flute") == label
     replaced = writer.put(at(label), json={"text": "marble statue"})
     assert (replaced.status_code, replaced.json()["examples"], replaced.json()["change"]) == (200, [], 2)
@@ -105,7 +106,7 @@ def test_wait_false_answers_202(writer: TestClient) -> None:
 
 def test_a_bundle_label_is_edited_and_removed(writer: TestClient) -> None:
     assert writer.put("/v1/labels/s3", json={"text": "quantum flute"}).status_code == 200
-    assert writer.get("/v1/labels/s3").json() == {"id": "s3", "text": "quantum flute"}
+    assert writer.get("/v1/labels/s3").json() == {"id": "s3", "text": "quantum flute", "fields": None}
     assert writer.delete("/v1/labels/s5").json()["change"] == 2
     answer = writer.post("/v1/predict", json={"inputs": [{"text": "violin string"}], "top_k": 1000}).json()
     assert "s5" not in [label["id"] for label in answer["predictions"][0]["labels"]]
@@ -124,7 +125,10 @@ def test_a_label_may_have_a_vector(writer: TestClient, collection: Path) -> None
     [
         ({}, None),
         ({"text": " "}, None),
-        ({"text": None, "examples": None, "vector": None}, None),
+        ({"text": None, "examples": None, "vector": None, "fields": None}, None),
+        ({"fields": {}}, None),
+        ({"fields": []}, "#/fields"),
+        ({"text": "a", "fields": {"type": "book"}}, "#/fields"),
         ({"vector": [1.0]}, None),
         ({"vector": [0] * 32}, None),
         ({"examples": []}, None),

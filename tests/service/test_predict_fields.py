@@ -44,7 +44,37 @@ def test_fields_decide_and_their_inputs_keep_their_places(client: TestClient, ti
     best = [labels[0] for labels in found[:1] + found[4:]]
     assert best == [f"{kind}-{lang}" for kind in range(len(KINDS)) for lang in ("en", "fr")] * times
     assert found[1] == found[2] == found[3]
-    assert client.get("/v1/info").json()["fields"] == ["lang", "type"]
+    info = client.get("/v1/info").json()
+    assert info["fields"] == [{"name": name, "kind": "multivalent", "tower": "both"} for name in ("lang", "type")]
+
+
+@pytest.mark.parametrize("text", [{}, {"text": None}, {"text": ""}, {"text": " \t"}])
+def test_fields_are_enough_without_a_text(client: TestClient, text: dict[str, Any]) -> None:
+    snapshot: Snapshot = client.app.state.live.collection.snapshot  # type: ignore[attr-defined]
+    said: list[dict[str, Any]] = [{"type": kind, "lang": "fr"} for kind in KINDS]
+    found = predict(client, [{**text, "fields": fields} for fields in said])
+    wanted = snapshot.predict([""] * len(said), 3, said).rows
+    assert found == [[snapshot.labels[int(row)].id for row in rows] for rows in wanted]
+    assert [labels[0] for labels in found] == [f"{kind}-fr" for kind in range(len(KINDS))]
+
+
+@pytest.mark.parametrize("fields", [{}, {"fields": None}, {"fields": {}}, {"fields": {"type": None, "lang": []}}])
+@pytest.mark.parametrize("text", [{}, {"text": None}, {"text": ""}, {"text": "\u00a0"}])
+def test_without_a_text_and_fields_both_are_named(
+    client: TestClient, refused: Refused, text: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    response = client.post("/v1/predict", json={"inputs": [{"text": TEXT}, {**text, **fields}]})
+    problem = refused(response, 422, "invalid")
+    (fault,) = problem["errors"]
+    assert fault["pointer"] == "#/inputs/1/text"
+    assert fault["detail"] == "must not be blank where no field says anything; give text or fields"
+
+
+def test_many_values_go_to_the_thread_and_are_the_same(client: TestClient) -> None:
+    few, many = {"type": "film"}, {"type": ["film", *["film"] * 999], "lang": ["fr"] * 1000}
+    found = predict(client, [{"text": TEXT, "fields": {**few, "lang": "fr"}}])
+    assert predict(client, [{"text": TEXT, "fields": many}]) == found
+    assert predict(client, [{"text": TEXT, "fields": many}] * 3) == found * 3
 
 
 def test_a_value_that_no_record_had_is_no_error(client: TestClient) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,19 +22,29 @@ def test_info_tells_what_is_served_and_every_limit(reader: TestClient) -> None:
     snapshot = reader.app.state.live.collection.snapshot  # type: ignore[attr-defined]
     manifest = snapshot.bundle.manifest
     assert (info["bundle"], info["model"], info["dim"]) == (manifest.bundle, manifest.model, 32)
-    assert (info["labels"], info["change"], info["fields"]) == (40, 0, [])
+    assert (info["labels"], info["change"], info["fields"], info["unseen_values"]) == (40, 0, [], None)
     settings = Settings()
     assert info["limits"] == {
         "body_bytes": settings.max_body_bytes,
         "inputs": settings.max_inputs,
         "text_characters": settings.max_text_characters,
         "text_characters_read": manifest.features.characters,
+        "field_values": 1000,
+        "history_values": None,
         "top_k": 1000,
         "examples": settings.max_examples,
         "label_id_bytes": 512,
         "page": 1000,
     }
     assert re.match(r"\d+\.\d+", info["versions"]["labelspace"])
+
+
+def test_info_tells_of_unseen_values_where_the_model_ignores_them(
+    reader: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = reader.app.state.live.collection.snapshot.bundle.queries  # type: ignore[attr-defined]
+    monkeypatch.setattr(queries, "unseen", SimpleNamespace(read=7, ignored=2), raising=False)
+    assert reader.get("/v1/info").json()["unseen_values"] == {"read": 7, "ignored": 2}
 
 
 def test_info_counts_what_is_there_now(writer: TestClient) -> None:
@@ -153,8 +164,9 @@ def test_what_is_answered_has_the_keys_that_are_documented(writer: TestClient) -
     answers = {
         "PredictAnswer": writer.post("/v1/predict", json={"inputs": [{"text": "a"}]}).json(),
         "LabelStored": writer.put("/v1/labels/a", json={"text": "a"}).json(),
-        "LabelAnswer": writer.get("/v1/labels/a").json(),
+        "LabelShown": writer.get("/v1/labels/a").json(),
         "LabelPage": writer.get("/v1/labels").json(),
+        "LabelAnswer": writer.get("/v1/labels").json()["labels"][0],
         "LabelRemoved": writer.delete("/v1/labels/a").json(),
         "Info": writer.get("/v1/info").json(),
         "Health": writer.get("/livez").json(),
