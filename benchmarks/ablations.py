@@ -67,6 +67,7 @@ def _label(free: bool, centroid: bool) -> tuple[str, ...]:
 
 
 NESTED = "loss.prefixes=[64,128,256]"
+SEPARATE = ("features.separate=true", "tower.dropout=0.3")
 ABLATIONS = (
     *_each(
         "loss",
@@ -91,6 +92,16 @@ ABLATIONS = (
     Ablation("dimensions", "256 alone", ("tower.dim=256", "loss.prefixes=[]")),
     Ablation("dimensions", "128 alone", ("tower.dim=128", "loss.prefixes=[]")),
     Ablation("dimensions", "64 alone", ("tower.dim=64", "loss.prefixes=[]")),
+    Ablation("subword pieces", "none", ("features.pieces=0",)),
+    Ablation("subword pieces", "8,000 beside words and n-grams", ("features.pieces=8000",)),
+    Ablation("subword pieces", "8,000 in place of n-grams", ("features.pieces=8000", "features.ngrams=[]")),
+    Ablation("bags", "one, rows of 256", ("features.separate=false",)),
+    Ablation("bags", "one for each kind of feature, rows of 32", (*SEPARATE, "tower.row=32")),
+    Ablation("bags", "one for each kind of feature, rows of 64", (*SEPARATE, "tower.row=64")),
+    Ablation("look-ups", "1", ("features.probes=1",)),
+    Ablation("look-ups", "2", ("features.probes=2",)),
+    Ablation("values unseen in training", "keep", ('features.unseen="keep"',)),
+    Ablation("values unseen in training", "ignore", ('features.unseen="ignore"',)),
 )
 
 

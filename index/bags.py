@@ -43,7 +43,7 @@ class Bags:
 
     Bag s of text i has rows `rows[offsets[i * slots + s]:offsets[i * slots + s + 1]]` (int32, ascending, no repeats).
     weights: float32 beside `rows`, 1 + ln(count) of the feature in its text. offsets: (n * slots + 1,) int64.
-    sequences: of each history field. unseen: (n,) int32, values of each text left out because training never met
+    sequences: of each history field. unseen: (n,) int32, values of each text of which training never met
     their rows; None where that is not looked at.
     """
 

@@ -20,7 +20,9 @@ from index.errors import BundleError, first_line
 from index.features import FeatureSpec, Featurizer
 from index.fielded import FieldedTokenizer
 from index.files import sha256_of, write_json, write_text
+from index.known_rows import open_known
 from index.labels import LabelTable
+from index.lexicon import Lexicon
 from index.packed import Lists, open_array
 from index.ranking import Ranking
 from index.tokens import KIND, TOKENIZER_FILE, Tokenizer, TokenSpec
@@ -174,11 +176,11 @@ def featurizers(
 ) -> tuple[Featurizer | Tokenizer | FieldedTokenizer, Featurizer | Tokenizer | FieldedTokenizer]:
     """What makes bags or tokens, or both, of queries and of labels, for the towers in `folder`.
 
-    threads: of the tokenizer, for many texts at once. Raises BundleError when the tokenizer there is another one.
+    threads: of the tokenizer, for many texts at once. Raises BundleError when the tokenizer or lexicon there is another
+    one than the towers were trained with.
     """
     if isinstance(features, FeatureSpec):
-        featurizer = Featurizer(features)
-        return featurizer, featurizer
+        return _featurizer(folder, features, "query"), _featurizer(folder, features, "label")
     path = folder / TOKENIZER_FILE
     queries = Tokenizer(path, features.query_tokens, threads=threads)
     if queries.digest != features.tokenizer:
@@ -188,5 +190,10 @@ def featurizers(
         labels = Tokenizer(path, features.label_tokens, threads=threads)
     if features.bags is None:
         return queries, labels
-    values = Featurizer(features.bags)
-    return FieldedTokenizer(queries, values), FieldedTokenizer(labels, values)
+    of_queries, of_labels = (_featurizer(folder, features.bags, tower) for tower in ("query", "label"))
+    return FieldedTokenizer(queries, of_queries), FieldedTokenizer(labels, of_labels)
+
+
+def _featurizer(folder: Path, spec: FeatureSpec, tower: str) -> Featurizer:
+    lexicon = Lexicon.open(folder, spec.lexicon) if spec.lexicon else None
+    return Featurizer(spec, tower, lexicon, open_known(folder, spec.rows, tower))

@@ -40,8 +40,8 @@ class FeatureSpec:
     are a feature, too; it has as many probes as the field of them that has most. probes: rows that each feature of the
     text looks up. pieces: size of a vocabulary of subword pieces, learned from the corpus (0: none). separate: whether
     every field and every kind of text feature has a bag and a reader of its own (Unified Embedding, NeurIPS 2023), or
-    all of a record are one bag. table: how features share it (index.placement). unseen: "keep" or "ignore" values whose
-    rows training never touched.
+    all of a record are one bag. table: how features share it (index.placement). unseen: whether a bundle is to "keep"
+    or "ignore" values whose rows training never touched.
     parts, lexicon: found on train: where each namespace's part of a split table begins (and the last one ends), and
     the digest of what index.lexicon keeps ("" for nothing).
     """
@@ -79,8 +79,18 @@ class FeatureSpec:
             raise InputError(f"features.unseen: must be keep or ignore, is {self.unseen!r}")
         object.__setattr__(self, "fields", parse_fields(self.fields))
         object.__setattr__(self, "crosses", tuple(sorted({tuple(sorted(cross)) for cross in self.crosses})))
+        self._check_likes()
         self._check_crosses()
         self._check_parts()
+
+    def _check_likes(self) -> None:
+        valued = {field.name: field for field in self.fields if field.kind in (*CROSSED[:2], "history")}
+        for field in self.fields:
+            if field.like and (field.name not in valued or field.like not in valued or valued[field.like].like):
+                raise InputError(
+                    f"features.fields.{field.name}.like: {field.like!r} must be another field of kind categorical, "
+                    "multivalent or history, as this one must be, and like no other"
+                )
 
     def _check_crosses(self) -> None:
         kinds = {field.name: field.kind for field in self.fields}
@@ -142,7 +152,8 @@ class FeatureSpec:
             else:
                 history = field.kind == "history"
                 probes = 1 if history else self._probes(field.probes)
-                spaces.append(Namespace(f"field:{field.name}", f"field:{field.name}", probes, not history))
+                salted = f"field:{field.like or field.name}"
+                spaces.append(Namespace(f"field:{field.name}", salted, probes, not history))
         most = {field.name: field.probes for field in self.fields}
         for cross in self.crosses:
             name = cross_name(cross)
@@ -160,8 +171,7 @@ class FeatureSpec:
         return 2 if self.table.startswith("quotient") else wanted
 
     def to_json(self) -> dict[str, Any]:
-        """Without what a spec did not have at first and is at its default: what a model's id is made of must not
-        change."""
+        """Without what a spec did not have at first and is at its default."""
         values = {**asdict(self), "fields": [field.to_json() for field in self.fields]}
         first = ("rows", "ngrams", "pairs", "characters", "seed", "version")
         standard = {item.name: item.default for item in fields(self)}

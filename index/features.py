@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,7 +46,8 @@ class Featurizer:
     ) -> None:
         """tower: "query" or "label", whose records they are. lexicon: that of the spec, if it names one.
 
-        known: (rows,), the rows that training touched. A value that has another is then left out, and counted.
+        known: (rows,), the rows that training touched. A value that has another is then counted, and left out if
+        spec.unseen is "ignore"; but a record of which nothing would be left keeps all it has.
         Raises InputError for a lexicon that is not the spec's.
         """
         if spec.lexicon and (lexicon is None or lexicon.digest != spec.lexicon):
@@ -59,6 +61,13 @@ class Featurizer:
         self._piece_salts = salts[self._first_piece :][:2]
         self._fields = FieldFeatures(spec, tower)
         self._words = WordMemory(self._text, self._placement)
+        ignores = known is not None and spec.unseen == "ignore"
+        self._of_anything = Featurizer(spec, tower, lexicon) if ignores else None
+
+    @property
+    def tells_unseen(self) -> bool:
+        """Whether it counts the values that training never met."""
+        return self._placement.tells_unseen
 
     def __call__(self, texts: Sequence[str], fields: Sequence[Fields | None] | None = None) -> Bags:
         """fields: those of each text, or None for none at all.
@@ -66,6 +75,19 @@ class Featurizer:
         Raises InputError naming a field that the spec does not have or that is not read of this tower, or whose value
         is not of its kind (index.fields); and where the spec needs fitting to a corpus first.
         """
+        bags = self._of_known(texts, fields)
+        if self._of_anything is None or bags.unseen is None or not bags.unseen.any():
+            return bags
+        blank = np.flatnonzero((bags.lengths == 0) & (bags.unseen > 0))
+        if not len(blank):
+            return bags
+        said = None if fields is None else [fields[row] for row in blank.tolist()]
+        whole = self._of_anything([texts[row] for row in blank.tolist()], said)
+        order = np.arange(len(bags))
+        order[blank] = np.arange(len(bags), len(bags) + len(blank))
+        return stack_bags(bags, replace(whole, unseen=bags.unseen[blank])).take(order)
+
+    def _of_known(self, texts: Sequence[str], fields: Sequence[Fields | None] | None) -> Bags:
         self._placement.check()
         if len(texts) <= _FEW_TEXTS and all(len(text) <= _FEW_CHARACTERS for text in texts):
             return self._few(texts, fields)
@@ -153,7 +175,7 @@ class Featurizer:
             sequence, lost = self._placement.sequences(count, *one)
             sequences.append(sequence)
             placed.append(lost)
-        unseen = _unseen(count, placed) if self._placement.leaves_out else None
+        unseen = _unseen(count, placed) if self._placement.tells_unseen else None
         return Bags(offsets, rows, weights, slots, tuple(sequences), unseen)
 
 
@@ -189,14 +211,14 @@ def _distinct(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.f
 
 
 def _unseen(count: int, placed: Sequence[Placed]) -> NDArray[np.int32]:
-    """How many values each text has among those left out, each counted once."""
-    some = [one for one in placed if len(one.lost_hashes)]
+    """How many values each text has among those that training never met, each counted once."""
+    some = [one for one in placed if len(one.unseen_hashes)]
     if not some:
         return np.zeros(count, dtype=np.int32)
-    hashes = np.concatenate([one.lost_hashes for one in some])
+    hashes = np.concatenate([one.unseen_hashes for one in some])
     if count == 1:
         return np.array([len(set(hashes.tolist()))], dtype=np.int32)
-    texts = np.concatenate([one.lost_texts for one in some])
+    texts = np.concatenate([one.unseen_texts for one in some])
     order = np.lexsort((hashes, texts))
     texts, hashes = texts[order], hashes[order]
     new = np.ones(len(texts), dtype=np.bool_)

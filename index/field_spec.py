@@ -21,7 +21,8 @@ class FieldSpec:
     probes: rows that each value looks up. tower: which records it is read of: "query", "label", or "both".
     ngrams, pairs: of a text, as FeatureSpec has them for the record's own. bins, edges: of numbers: how many, and the
     ascending numbers that separate them, which are found on train where none are given. length, top: of a history: how
-    many of its newest values are read, and how many of these the attention keeps.
+    many of its newest values are read, and how many of these the attention keeps. like: the field whose values these
+    are, too, as a history's are items: a value then has the same rows in both.
     """
 
     name: str
@@ -34,6 +35,7 @@ class FieldSpec:
     edges: tuple[float, ...] = ()
     length: int = 10_000
     top: int = 20
+    like: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.strip():

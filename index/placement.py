@@ -14,11 +14,12 @@ from index.hashing import mix, salt
 
 
 class Placed(NamedTuple):
-    """Values by the cells that they fall in, (text * slots + slot) * rows + row, int64; and those left out."""
+    """Values by the cells that they fall in, (text * slots + slot) * rows + row, int64; and those of them, or
+    beside them, that training never met: text and hash."""
 
     cells: NDArray[np.int64]
-    lost_texts: NDArray[np.int64]
-    lost_hashes: NDArray[np.uint64]
+    unseen_texts: NDArray[np.int64]
+    unseen_hashes: NDArray[np.uint64]
 
 
 class Placement:
@@ -35,7 +36,7 @@ class Placement:
         self, spec: FeatureSpec, vocabulary: NDArray[np.uint64] | None, known: NDArray[np.bool_] | None
     ) -> None:
         """vocabulary: ascending hashes, of an exact table. known: (rows,), those that training touched: values
-        with another row are left out."""
+        with another row are told, and left out where the spec says so."""
         spaces = spec.layout()
         self.slots, self.rows = len(spec.slot_names), spec.rows
         self._spec, self._vocabulary, self._known = spec, vocabulary, known
@@ -54,7 +55,8 @@ class Placement:
         self._halves = np.maximum(1, self._moduli // np.uint64(2))
         self._split, self._quotients = split, spec.table.startswith("quotient")
         self.looks_at_namespaces = split or spec.separate or not self._even
-        self.leaves_out = known is not None or spec.table == "exact"
+        self.tells_unseen = known is not None or spec.table == "exact"
+        self._ignores = spec.unseen == "ignore"
 
     def check(self) -> None:
         """Raises InputError where the spec or what goes with it was not fitted to a corpus yet."""
@@ -72,10 +74,11 @@ class Placement:
         rows = self._rows(namespaces, hashes, 0, quotients=False)
         bags = texts if self._first is None else texts * self.slots + self._first[namespaces]
         cells = bags * self.rows + rows
-        if self.leaves_out:
+        if self.tells_unseen:
             there = self._is_known(rows)
             if not there.all():
-                return Placed(cells[there], texts[~there], hashes[~there])
+                kept = there if self._ignores else rows >= 0
+                return Placed(cells[kept], texts[~there], hashes[~there])
         return Placed(cells, texts[:0], hashes[:0])
 
     def _several(self, texts: NDArray[np.int64], namespaces: NDArray[np.int64], hashes: NDArray[np.uint64]) -> Placed:
@@ -87,21 +90,23 @@ class Placement:
         used = probes < self._probes[namespaces] if not self._even else np.ones(rows.shape, dtype=np.bool_)
         bags = texts if self._first is None else texts * self.slots + self._first[namespaces] + probes
         cells = bags * self.rows + rows
-        if not self.leaves_out:
+        if not self.tells_unseen:
             return Placed(cells[used], texts[:0], hashes[:0])
         there = (self._is_known(rows) | ~used).all(axis=0)
-        return Placed(cells[used & there], texts[~there], hashes[~there])
+        kept = there if self._ignores else (rows >= 0).all(axis=0)
+        return Placed(cells[used & kept], texts[~there], hashes[~there])
 
     def sequences(
         self, count: int, namespace: int, texts: NDArray[np.int64], hashes: NDArray[np.uint64]
     ) -> tuple[Sequences, Placed]:
-        """The values of `count` texts' histories, in the order given, and those left out (cells are then empty)."""
+        """The values of `count` texts' histories, in the order given, and those unseen (cells are then empty)."""
         rows = self._rows(np.full(len(hashes), namespace), hashes, 0, quotients=False)
         lost = Placed(texts[:0], texts[:0], hashes[:0])
-        if self.leaves_out:
+        if self.tells_unseen:
             there = self._is_known(rows)
             lost = Placed(texts[:0], texts[~there], hashes[~there])
-            rows, texts = rows[there], texts[there]
+            kept = there if self._ignores else rows >= 0
+            rows, texts = rows[kept], texts[kept]
         return Sequences(offsets_of(np.bincount(texts, minlength=count)), rows.astype(np.int32)), lost
 
     def _rows(

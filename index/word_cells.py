@@ -30,8 +30,8 @@ class WordCells:
 
     def of_text(self, text: int, span: int) -> Placed:
         """The same, where each text has `span` cells."""
-        cells, lost_texts, lost_hashes = self.placed
-        return Placed(cells + text * span, lost_texts + text, lost_hashes)
+        cells, unseen_texts, unseen_hashes = self.placed
+        return Placed(cells + text * span, unseen_texts + text, unseen_hashes)
 
 
 class WordMemory:
@@ -68,13 +68,13 @@ class WordMemory:
         cells = np.sort(placed.cells)
         starts = np.searchsorted(cells, np.arange(len(words) + 1) * span).tolist()
         left = (mix(hashes) * np.uint64(3)).tolist()
-        nothing = placed.lost_texts[:0], placed.lost_hashes[:0]
+        nothing = placed.unseen_texts[:0], placed.unseen_hashes[:0]
         made = []
         for word, own in enumerate(hashes.tolist()):
             lost = nothing
-            if len(placed.lost_texts):
-                out = placed.lost_texts == word
-                lost = placed.lost_texts[out] - word, placed.lost_hashes[out]
+            if len(placed.unseen_texts):
+                out = placed.unseen_texts == word
+                lost = placed.unseen_texts[out] - word, placed.unseen_hashes[out]
             of_word = Placed(cells[starts[word] : starts[word + 1]] - word * span, *lost)
             made.append(WordCells(of_word, own, left[word]))
         return made

@@ -185,10 +185,11 @@ class FieldInfo:
 
 @dataclass(frozen=True, slots=True)
 class UnseenValues:
-    """Features of all queries since the start: how many were `read`, and how many `ignored` that training never met."""
+    """Of all queries since the start: how many rows of the table they `looked_up`, and how many of their values were
+    `unseen` in training."""
 
-    read: int
-    ignored: int
+    looked_up: int
+    unseen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Info:
     """What is served: `examples` counts the texts remembered beside the labels, `fields` are those that may go with a
-    text, `unseen_values` is null where the model ignores none, `versions` names what runs it."""
+    text, `unseen_values` is null where the model does not tell, `versions` names what runs it."""
 
     bundle: str
     model: str

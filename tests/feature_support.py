@@ -151,7 +151,8 @@ def expected(
         rows = rows_of(spec, namespace, value, vocabulary)
         if not rows or (known is not None and not all(known[row] for row in rows)):
             unseen.add((namespace, value))
-            continue
+            if not rows or spec.unseen == "ignore":
+                continue
         for probe, row in enumerate(rows):
             slot = "record"
             if spec.separate:
@@ -164,8 +165,11 @@ def expected(
             rows = rows_of(spec, f"field:{name}", value, vocabulary)
             if not rows or (known is not None and not known[rows[0]]):
                 unseen.add((f"field:{name}", value))
-            else:
+            if rows and (known is None or known[rows[0]] or spec.unseen == "keep"):
                 sequences[name] += rows
+    if known is not None and unseen and not counts and not any(sequences.values()):
+        weights, sequences, _ = expected(spec, tower, text, fields, vocabulary=vocabulary)
+        return weights, sequences, len(unseen)
     weights = {slot: {row: 1 + math.log(n) for row, n in bag.items()} for slot, bag in counts.items()}
     return weights, sequences, len(unseen)
 

@@ -25,6 +25,7 @@ KINDS = {
     "one_positive": ("loss.name=softmax_one_positive", "tower.dropout=0.3"),
     "nested_mixed": ("loss.prefixes=[8, 16]", "loss.mixup=0.5"),
     "apart": ("tower.shared=false", "training.clip=0.5"),
+    "separate": ("features.separate=true", "features.probes=2", "tower.row=8", "tower.dropout=0.2"),
 }
 
 

@@ -61,9 +61,12 @@ def keep_best(run: Path) -> None:
         beside.hardlink_to(run / CHECKPOINT)
 
 
-def load_best(run: Path) -> tuple[dict[str, Tensor], Position]:
-    """The tensors and position of a run's best epoch by dev; of its last checkpoint where none was kept."""
-    return _load(run / BEST) if (run / BEST).is_file() else load_checkpoint(run)
+def load_best(run: Path, part: str = "") -> tuple[dict[str, Tensor], Position]:
+    """The tensors and position of a run's best epoch by dev; of its last checkpoint where none was kept.
+
+    part: what their names have in them, where not all are needed.
+    """
+    return _load(run / (BEST if (run / BEST).is_file() else CHECKPOINT), part)
 
 
 def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], Position]:
@@ -71,7 +74,7 @@ def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], Position]:
     return _load(run / CHECKPOINT)
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], Position]:
+def _load(path: Path, part: str = "") -> tuple[dict[str, Tensor], Position]:
     if not path.is_file():
         raise BundleError(f"{path}: there is no checkpoint yet; train the run first")
     try:
@@ -80,7 +83,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Position]:
             if meta.get("format") != _FORMAT:
                 raise BundleError(f"{path}: checkpoint of format {meta.get('format')}; this program reads {_FORMAT}")
             values = json.loads(meta["position"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys() if part in name}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise BundleError(f"{path}: is damaged ({first_line(error)}); train the run again") from error
     curve = tuple(Point(**point) for point in values["curve"])

@@ -187,6 +187,11 @@ class Config:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        if self.tower.kind == "transformer" and (self.features.separate or self.features.histories):
+            what = "features.separate" if self.features.separate else f"history {self.features.histories[0].name!r}"
+            raise InputError(f"{what}: needs tower.kind unified; a transformer takes the other kinds of fields")
+
 
 SECTIONS = tuple(item.name for item in fields(Config))
 

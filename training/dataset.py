@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from training.tower import Items
 
 _HELD_BY = 0
 
+KnownRows = Mapping[str, NDArray[np.bool_]]
 Prepare = Callable[[Sequence[str], Sequence[Fields | None] | None], Items]
 
 
@@ -64,11 +65,14 @@ class Dataset:
     label_fields: Sequence[Fields | None] | None = None
 
 
-def load_dataset(folder: Path, config: Config, lexicon: Lexicon | None = None) -> Dataset:
+def load_dataset(
+    folder: Path, config: Config, lexicon: Lexicon | None = None, known: KnownRows | None = None
+) -> Dataset:
     """Read a corpus, fit to it what its features still need, and featurise it.
 
     Where it has no dev split, one is held out of train by group, the same every time. lexicon: what an earlier run,
-    which the configured features are of, has learned.
+    which the configured features are of, has learned. known: by tower, the rows of the table that training touched;
+    then values of others are left out, as a bundle leaves them out.
     Raises InputError for a corpus that cannot be read or has no positive pair to learn from.
     """
     names = ["train", "dev"] if split_path(folder, "dev") else ["train"]
@@ -88,7 +92,7 @@ def load_dataset(folder: Path, config: Config, lexicon: Lexicon | None = None) -
     fields = None if train.fields is None else [train.fields[row] for row in kept]
     labels = Records(corpus.label_texts, of_tower(corpus.label_fields, config.features.fields, "label"))
     features, lexicon = _fitted(config, Records(texts, fields), labels, lexicon)
-    prepare_queries, prepare_labels = preparers(replace(config, features=features), lexicon)
+    prepare_queries, prepare_labels = preparers(replace(config, features=features), lexicon, known)
     if config.label.text_queries:
         named = [row for row, text in enumerate(corpus.label_texts) if text.strip()]
         texts += [corpus.label_texts[row] for row in named]
@@ -115,7 +119,9 @@ def load_dataset(folder: Path, config: Config, lexicon: Lexicon | None = None) -
     )
 
 
-def preparers(config: Config, lexicon: Lexicon | None = None) -> tuple[Prepare, Prepare]:
+def preparers(
+    config: Config, lexicon: Lexicon | None = None, known: KnownRows | None = None
+) -> tuple[Prepare, Prepare]:
     """What makes queries and labels, their texts and fields, ready for the configured towers.
 
     config: with features that are fitted (training.feature_fitting). Fields that a tower does not read are left out.
@@ -123,8 +129,11 @@ def preparers(config: Config, lexicon: Lexicon | None = None) -> tuple[Prepare, 
     spec, threads = config.features, config.training.threads
     store = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "labelspace"
     if config.tower.kind != "transformer":
+        kept = store / "bags" if known is None else None  # else they are of one model, and not worth it
         of_queries, of_labels = (
-            prepare_bags(Featurizer(spec, tower, lexicon), threads=threads, store=store / "bags")
+            prepare_bags(
+                Featurizer(spec, tower, lexicon, None if known is None else known[tower]), threads=threads, store=kept
+            )
             for tower in ("query", "label")
         )
         return _reading(spec, "query", of_queries), _reading(spec, "label", of_labels)

@@ -147,7 +147,8 @@ def judge(
     predictions before the best are counted. Raises InputError when the corpus has no such split, no judged row, or a
     relevant label that the snapshot does not know.
     """
-    corpus = load_corpus(folder, list(dict.fromkeys(["train", split])), snapshot.fields)
+    read = [spec for spec in snapshot.fields if spec.of("query")]
+    corpus = load_corpus(folder, list(dict.fromkeys(["train", split])), read)
     train, wanted = corpus.splits["train"], corpus.splits[split]
     drawn = drawn_rows(len(wanted), rows)
     kept = drawn[np.diff(wanted.relevance.indptr)[drawn] > 0]

@@ -21,6 +21,7 @@ from index.encoder import Encoder
 from index.errors import LabelspaceError
 from index.fielded import FieldedTokens
 from index.files import write_json
+from index.known_rows import save_known
 from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
 from index.layered import LayeredIndex, Neighbours
@@ -29,14 +30,15 @@ from index.packed import Lists
 from index.ranking import CANDIDATES, Ranking
 from index.tokens import Tokens
 from training.config import load_config
-from training.dataset import Dataset, load_dataset
-from training.members import Members, member_runs
+from training.dataset import Dataset, KnownRows, load_dataset
+from training.members import Members, member_runs, touched_rows
 from training.ranking_choice import DevNeighbours, choose_ranking
-from training.run import CONFIG, check_corpus_unchanged, corpus_of
+from training.run import CONFIG, check_corpus_unchanged, corpus_of, run_lexicon
 from training.tower import Items
 
 Report = Callable[[str], None]
-AGREEMENT = 1e-5
+# By precision of the table, for towers that read one.
+AGREEMENT = {"fp32": 1e-5, "fp16": 1e-3, "int8": 2e-2}
 _TOKEN_AGREEMENT = 1e-4
 _CHECKED_TEXTS = 256
 # Votes are sums over many neighbours: one missed among the last changes little, and finding it costs as much again.
@@ -60,34 +62,49 @@ def export_run(
     corpus: Path | None = None,
     recall: float = 0.99,
     dim: int | None = None,
+    precision: str = "fp32",
     report: Report,
 ) -> str:
     """Write the run's model as the collection's next bundle and make it current; returns the bundle's id.
 
     The checkpoint is the best by dev. corpus: where the run's corpus is now, if it has moved since the training. dim:
-    leading dimensions to keep of the vectors (nested prefixes), None for all.
+    leading dimensions to keep of the vectors (nested prefixes), None for all. precision: of the towers' tables in the
+    bundle, "fp32", "fp16" or "int8".
     Raises InputError when the run and the corpus do not belong together, LabelspaceError when an exported tower
     disagrees with torch by more than 1e-5 or the disk refuses; the collection is then as it was.
     """
     members = member_runs(run)
     config = load_config(members[0] / CONFIG)
-    dataset = load_dataset(corpus or corpus_of(members[0]), config)
+    known = touched_rows(members) if config.tower.kind == "unified" else None
+    dataset = load_dataset(corpus or corpus_of(members[0]), config, run_lexicon(members[0], config), known)
     for member in members:
         check_corpus_unchanged(member, dataset)
     models = Members.load(run, dataset, dim, report)
     create_collection(collection)
-    exporter = _Exporter(models, dataset, recall, report)
+    exporter = _Exporter(models, dataset, recall, precision, report, known)
     return add_bundle(collection, models.model_id, exporter.fill)
 
 
 class _Exporter:
-    def __init__(self, models: Members, dataset: Dataset, recall: float, report: Report) -> None:
-        self.models, self.config, self.dataset = models, models.config, dataset
-        self.recall, self.report = recall, report
+    def __init__(
+        self,
+        models: Members,
+        dataset: Dataset,
+        recall: float,
+        precision: str,
+        report: Report,
+        known: KnownRows | None = None,
+    ) -> None:
+        self.models, self.config, self.dataset, self.known = models, models.config, dataset, known
+        self.recall, self.precision, self.report = recall, precision, report
 
     def fill(self, folder: Path, bundle: str) -> None:
         """Write every file of the bundle into an empty folder."""
-        self.models.write_towers(folder)
+        self.models.write_towers(folder, self.precision)
+        if self.dataset.lexicon is not None:
+            self.dataset.lexicon.save(folder)
+        if self.known is not None:
+            save_known(folder, self.known)
         vectors = self._encode(folder)
         carried = self._carried()
         LabelTable.pack(self.dataset.label_ids, self.dataset.label_texts).save(folder)
@@ -149,7 +166,7 @@ class _Exporter:
     def _check_agreement(
         self, encoder: Encoder, items: Items, torch_encode: Callable[[Items], NDArray[np.float32]]
     ) -> None:
-        most = AGREEMENT if self.config.tower.kind == "unified" else _TOKEN_AGREEMENT
+        most = AGREEMENT[self.precision] if self.config.tower.kind == "unified" else _TOKEN_AGREEMENT
         some = items.take(np.arange(min(len(items), _CHECKED_TEXTS)))
         difference = np.abs(encoder.items(_padding(some)) - torch_encode(some)).max(initial=0.0)
         if difference > most:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from index.errors import InputError
+from index.errors import BundleError, InputError
 from index.features import FeatureSpec
 from index.label_vector import unit
 from index.tokens import TokenSpec
@@ -21,7 +21,8 @@ from training.checkpoint import load_best
 from training.config import Config, load_config
 from training.dataset import Dataset
 from training.dual_encoder import DualEncoder
-from training.onnx_graph import TABLE_FILE, write_graph, write_table
+from training.onnx_graph import write_towers
+from training.onnx_table import FP32, TABLE_FILE
 from training.run import CONFIG
 from training.tower import Items, Tower
 from training.unified_tower import UnifiedTower
@@ -32,6 +33,22 @@ def member_runs(run: Path) -> list[Path]:
     seeds = [path for path in run.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
     inside = sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))
     return inside if inside and not (run / CONFIG).exists() else [run]
+
+
+def touched_rows(runs: Sequence[Path]) -> dict[str, NDArray[np.bool_]]:
+    """Which table rows the training of all these runs has touched, (rows,), by tower: "query" and "label".
+
+    Raises BundleError when a run has no checkpoint or none of a unified tower.
+    """
+    found: dict[str, list[NDArray[np.bool_]]] = {"query": [], "label": []}
+    for run in runs:
+        sums = load_best(run, ".adagrad.")[0]
+        for side, of_runs in found.items():
+            own = [value > 0 for name, value in sums.items() if name.startswith((f"{side}.", "tower."))]
+            if not own:
+                raise BundleError(f"{run}: the checkpoint has no table of the {side} tower; train the run again")
+            of_runs.append(torch.stack(own).any(dim=0).numpy())
+    return {side: np.logical_and.reduce(of_runs) for side, of_runs in found.items()}
 
 
 @dataclass(frozen=True)
@@ -110,30 +127,26 @@ class Members:
         joined = torch.cat(sums, dim=1).cpu().numpy() / np.sqrt(len(self.models))
         return np.asarray(joined, dtype=np.float32)
 
-    def write_towers(self, folder: Path) -> None:
-        """query.onnx, label.onnx and the weights beside them."""
+    def write_towers(self, folder: Path, precision: str = FP32) -> None:
+        """query.onnx, label.onnx and the weights beside them; precision: of the tables (training.onnx_table)."""
+        queries, labels = [model.queries for model in self.models], [model.labels for model in self.models]
         if self.config.tower.shared:
-            self._write(folder, ("query", "label"), [model.queries for model in self.models], TABLE_FILE)
+            self._write(folder, ("query", "label"), queries, TABLE_FILE, precision)
         else:
-            self._write(folder, ("query",), [model.queries for model in self.models], f"query.{TABLE_FILE}")
-            self._write(folder, ("label",), [model.labels for model in self.models], f"label.{TABLE_FILE}")
+            self._write(folder, ("query",), queries, f"query.{TABLE_FILE}", precision)
+            self._write(folder, ("label",), labels, f"label.{TABLE_FILE}", precision)
 
-    def _write(self, folder: Path, names: tuple[str, ...], towers: Sequence[Tower], table: str) -> None:
-        unified = [tower for tower in towers if isinstance(tower, UnifiedTower)]
-        if not unified:
-            from training.transformer import TransformerTower, export_transformers  # heavy: only where it is needed
-
-            others = [tower for tower in towers if isinstance(tower, TransformerTower)]
-            export_transformers(folder, names, others, self.width)
+    def _write(self, folder: Path, names: tuple[str, ...], towers: Sequence[Tower], table: str, precision: str) -> None:
+        unified = [tower.parts() for tower in towers if isinstance(tower, UnifiedTower)]
+        if unified:
+            write_towers(folder, names, unified, self.width, table=table, precision=precision)
             return
-        folded = [tower.embedding.folded() for tower in unified]
-        write_table(folder / table, folded)
-        for tower in unified:
-            tower.head.eval()
-        rows, dim = folded[0].shape
-        for name in names:
-            heads = [tower.head for tower in unified]
-            write_graph(folder / f"{name}.onnx", heads, rows, dim, self.width, table=table)
+        if precision != FP32:
+            raise InputError(f"precision {precision}: is of the table of a unified tower; this run's are transformers")
+        from training.transformer import TransformerTower, export_transformers  # heavy: only where it is needed
+
+        others = [tower for tower in towers if isinstance(tower, TransformerTower)]
+        export_transformers(folder, names, others, self.width)
 
     def _beside(self, vectors: list[Tensor]) -> NDArray[np.float32]:
         cut = [unit(part[:, : self.width]) for part in vectors]

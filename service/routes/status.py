@@ -61,8 +61,8 @@ def _built(report: IndexReport) -> IndexInfo:
 
 
 def _unseen(snapshot: Snapshot) -> UnseenValues | None:
-    found = getattr(snapshot.bundle.queries, "unseen", None)
-    return None if found is None else UnseenValues(found.read, found.ignored)
+    found = snapshot.bundle.queries.unseen
+    return None if found is None else UnseenValues(found.looked_up, found.unseen)
 
 
 def _limits(served: LiveCollection) -> Limits:

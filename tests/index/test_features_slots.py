@@ -106,9 +106,12 @@ _RECORD = st.fixed_dictionaries(
     st.lists(st.tuples(st.text(max_size=20), st.one_of(st.none(), _RECORD)), max_size=6),
     st.integers(0, len(SPECS) - 1),
     st.booleans(),
+    st.sampled_from(["keep", "ignore"]),
 )
-def test_any_records_are_the_oracles(records: list[tuple[str, Fields | None]], number: int, knows: bool) -> None:
-    spec = SPECS[number]
+def test_any_records_are_the_oracles(
+    records: list[tuple[str, Fields | None]], number: int, knows: bool, unseen: str
+) -> None:
+    spec = replace(SPECS[number], unseen=unseen)
     known = np.random.default_rng(number).random(spec.rows) < 0.7 if knows else None
     texts, fields = [text for text, _ in records], [said for _, said in records]
     how = {} if known is None else {"known": known.tolist()}
@@ -117,17 +120,25 @@ def test_any_records_are_the_oracles(records: list[tuple[str, Fields | None]], n
 
 @pytest.mark.parametrize("spec", [*SPECS[:3], SPECS[9], SPECS[15]])
 def test_values_of_unknown_rows_are_left_out_and_counted_once(spec: FeatureSpec) -> None:
+    spec = replace(spec, unseen="ignore")
     known = np.random.default_rng(0).random(spec.rows) < 0.5
+    kept = Featurizer(replace(spec, unseen="keep"), known=known)(TEXTS, FIELDS)
+    check(replace(spec, unseen="keep"), "query", TEXTS, FIELDS, kept, known=known.tolist())
     found = Featurizer(spec, known=known)(TEXTS, FIELDS)
     check(spec, "query", TEXTS, FIELDS, found, known=known.tolist())
     assert found.unseen is not None and found.unseen.dtype == np.int32 and found.unseen[0] > 0
+    assert np.array_equal(kept.unseen, found.unseen) and len(kept.rows) > len(found.rows)  # type: ignore[arg-type]
     everything = Featurizer(spec, known=np.ones(spec.rows, dtype=np.bool_))(TEXTS, FIELDS)
     assert everything.unseen is not None and not everything.unseen.any()
     plain = Featurizer(spec)(TEXTS, FIELDS)
     assert plain.unseen is None
     assert np.array_equal(everything.rows, plain.rows) and np.array_equal(everything.offsets, plain.offsets)
     nothing = Featurizer(spec, known=np.zeros(spec.rows, dtype=np.bool_))(TEXTS, FIELDS)
-    assert not len(nothing.rows) and not any(len(one.rows) for one in nothing.sequences)
+    # A record of which nothing would be left keeps all it has; it is counted all the same.
+    assert np.array_equal(nothing.rows, plain.rows) and np.array_equal(nothing.offsets, plain.offsets)
+    for one, whole in zip(nothing.sequences, plain.sequences, strict=True):
+        assert np.array_equal(one.rows, whole.rows)
+    assert nothing.unseen is not None and (nothing.unseen >= found.unseen).all()
     with pytest.raises(InputError, match="known: there are 5000 rows, 3 were given"):
         Featurizer(spec, known=np.zeros(3, dtype=np.bool_))([""])
 

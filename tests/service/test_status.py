@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ def test_info_tells_what_is_served_and_every_limit(reader: TestClient) -> None:
     snapshot = reader.app.state.live.collection.snapshot  # type: ignore[attr-defined]
     manifest = snapshot.bundle.manifest
     assert (info["bundle"], info["model"], info["dim"]) == (manifest.bundle, manifest.model, 32)
-    assert (info["labels"], info["change"], info["fields"], info["unseen_values"]) == (40, 0, [], None)
+    assert (info["labels"], info["change"], info["fields"]) == (40, 0, [])
     settings = Settings()
     assert info["limits"] == {
         "body_bytes": settings.max_body_bytes,
@@ -39,12 +38,15 @@ def test_info_tells_what_is_served_and_every_limit(reader: TestClient) -> None:
     assert re.match(r"\d+\.\d+", info["versions"]["labelspace"])
 
 
-def test_info_tells_of_unseen_values_where_the_model_ignores_them(
-    reader: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_info_counts_the_values_that_training_never_met(reader: TestClient) -> None:
     queries = reader.app.state.live.collection.snapshot.bundle.queries  # type: ignore[attr-defined]
-    monkeypatch.setattr(queries, "unseen", SimpleNamespace(read=7, ignored=2), raising=False)
-    assert reader.get("/v1/info").json()["unseen_values"] == {"read": 7, "ignored": 2}
+    before = reader.get("/v1/info").json()["unseen_values"]
+    for text in ("apple", "qqqq zzzz", "apple apple"):
+        assert reader.post("/v1/predict", json={"inputs": [{"text": text}]}).status_code == 200
+    after = reader.get("/v1/info").json()["unseen_values"]
+    bags = queries.featurizer(["apple", "qqqq zzzz", "apple apple"])
+    assert after["looked_up"] - before["looked_up"] == len(bags.rows)
+    assert after["unseen"] - before["unseen"] == bags.unseen.sum() > 0
 
 
 def test_info_counts_what_is_there_now(writer: TestClient) -> None:

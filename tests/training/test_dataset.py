@@ -26,6 +26,8 @@ FIELDS = (
     'seen={kind="history", tower="query"}}'
 )
 
+WITHOUT_HISTORY = 'features.fields={age={kind="numeric", bins=4}, asked={tower="query"}, kind={tower="label"}}'
+
 
 def write(folder: Path, *, dev: bool = True) -> Path:
     """Four labels, of which the third has no text; dev has words, ages and values that train does not have."""
@@ -157,12 +159,12 @@ def test_a_field_that_its_tower_does_not_find_is_named(corpus: Path) -> None:
 
 def test_beside_a_transformer_only_fields_are_fitted(corpus: Path, tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "tokenizer.json")
-    transformer = ("tower.kind=transformer", f"transformer.model={tmp_path}", "features.table=exact")
+    transformer = ("tower.kind=transformer", f"transformer.model={tmp_path}", "features.table=exact", WITHOUT_HISTORY)
     dataset = load_dataset(corpus, config_of(*transformer))
-    # Bins of age, and the missing one for label texts; asked, kind and seen.
+    # Bins of age, and the missing one for label texts; asked and kind.
     assert dataset.lexicon is not None and dataset.features.lexicon == dataset.lexicon.digest
     bags = (dataset.queries.bags, dataset.labels.bags)  # type: ignore[attr-defined]
-    used = {row for one in bags for row in [*one.rows, *(row for seen in one.sequences for row in seen.rows)]}
+    used = {row for one in bags for row in one.rows}
     assert used == set(range(dataset.features.rows))
     assert not any(one.unseen.any() for one in bags)
     with pytest.raises(InputError, match=r"features\.pieces: a transformer tower has a tokenizer"):

@@ -54,6 +54,14 @@ CASES = {
     "transformer": ("tower.kind=transformer", "transformer.device=cpu", "transformer.rate=0.001"),
     "two transformers": ("tower.kind=transformer", "transformer.device=cpu", "tower.shared=false", "training.chunk=4"),
     "fields": ('features.fields=["kind"]',),
+    "separate": ("features.separate=true", "tower.row=4", "features.probes=2"),
+    "separate, in chunks": ("features.separate=true", "tower.row=4", "training.chunk=5", "tower.shared=false"),
+    "history": ('features.fields={kind={kind="history", top=2}}', "training.clip=0.1"),
+    "separate, history": (
+        "features.separate=true",
+        "tower.row=4",
+        'features.fields={kind={kind="history", top=1, tower="query"}}',
+    ),
     "transformer with fields": (
         "tower.kind=transformer",
         "transformer.device=cpu",

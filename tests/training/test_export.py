@@ -177,7 +177,7 @@ def test_what_the_memory_leaves_out_stays_in_the_dataset(tiny_run: Path, tiny_co
     dataset = load_dataset(tiny_corpus, config)
     before = dataset.relevance.copy()
     models = replace(Members.load(tiny_run, dataset, None, silent), config=config)
-    carried = _Exporter(models, dataset, 0.99, silent)._carried()
+    carried = _Exporter(models, dataset, 0.99, "fp32", silent)._carried()
     assert len(carried.values) < before.nnz
     assert (dataset.relevance != before).nnz == 0
     assert dataset.relevance.nnz == before.nnz

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from index.bundle import read_manifest
 from index.collection import Collection, current_bundle
+from index.encoder import Encoder
 from index.errors import BundleError, InputError
+from index.features import FeatureSpec, Featurizer
 from tests_support import TINY, write_corpus
 from training.checkpoint import load_best
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
 from training.dual_encoder import DualEncoder
 from training.export import export_run
-from training.members import Members, member_runs
+from training.members import Members, member_runs, touched_rows
 from training.runs import RunOptions, train_runs
 
 ODD = (
@@ -41,6 +43,8 @@ MODELS = {
     "apart": (1, ("tower.shared=false", "label.centroid=true")),
     "three_apart_without_hidden": (3, ("tower.shared=false", "tower.hidden=0", "label.free=false")),
     "nested": (2, ("loss.prefixes=[8, 16]",)),
+    "separate": (2, ("features.separate=true", "features.probes=2", "tower.row=8")),
+    "separate_apart": (1, ("features.separate=true", "tower.row=8", "tower.shared=false", "tower.hidden=0")),
 }
 Trained = tuple[Path, Dataset]
 
@@ -66,6 +70,12 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         return done[name]
 
     return train
+
+
+def served(run: Path, corpus: Path) -> Dataset:
+    """As a bundle reads it: without values that training never met."""
+    runs = member_runs(run)
+    return load_dataset(corpus, load_config(runs[0] / "config.toml"), known=touched_rows(runs))
 
 
 def models_of(run: Path, dataset: Dataset) -> list[DualEncoder]:
@@ -98,10 +108,10 @@ def label_sums(model: DualEncoder, dataset: Dataset) -> tuple[NDArray[np.float64
 @pytest.mark.parametrize("dim", [None, 16, 1])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_bundle_is_the_members_side_by_side(
-    name: str, dim: int | None, trained: Callable[[str], Trained], tmp_path: Path
+    name: str, dim: int | None, trained: Callable[[str], Trained], corpus: Path, tmp_path: Path
 ) -> None:
     run, dataset = trained(name)
-    models, width = models_of(run, dataset), dim or 32
+    models, width, dataset = models_of(run, dataset), dim or 32, served(run, corpus)
     share = len(models) ** -0.5
     export_run(run, tmp_path / "collection", dim=dim, report=lambda line: None)
     with Collection(tmp_path / "collection") as opened:
@@ -109,7 +119,8 @@ def test_the_bundle_is_the_members_side_by_side(
         assert bundle.manifest.dim == width * len(models)
         for side, encoder in (("queries", bundle.queries), ("labels", bundle.label_texts)):
             towers = [getattr(model, side) for model in models]
-            parts = [unit(tower.encode(tower.prepare(ODD)).double().numpy()[:, :width]) for tower in towers]
+            bags = encoder.featurizer(ODD)  # without what training never met
+            parts = [unit(tower.encode(bags).double().numpy()[:, :width]) for tower in towers]
             found = encoder.texts(ODD).astype(np.float64)
             assert np.abs(found - share * np.concatenate(parts, axis=1)).max() < 1e-5
             # An inner product is the mean of the members' cosines.
@@ -127,11 +138,11 @@ def test_the_bundle_is_the_members_side_by_side(
 
 
 def test_one_seed_of_several_is_exported_alone_as_it_was_trained(
-    trained: Callable[[str], Trained], tmp_path: Path
+    trained: Callable[[str], Trained], corpus: Path, tmp_path: Path
 ) -> None:
     run, dataset = trained("two")
     export_run(run / "seed-1", tmp_path / "collection", report=lambda line: None)
-    sums = label_sums(models_of(run, dataset)[1], dataset)[1]
+    sums = label_sums(models_of(run, dataset)[1], served(run / "seed-1", corpus))[1]
     with Collection(tmp_path / "collection") as opened:
         assert np.abs(opened.snapshot.bundle.sums - sums).max() < 1e-4
 
@@ -174,3 +185,40 @@ def test_a_member_without_a_checkpoint_is_named(
         file.unlink()
     with pytest.raises(BundleError, match=r"seed-1/checkpoint\.safetensors: there is no checkpoint yet"):
         export_run(tmp_path / "run", tmp_path / "collection", report=lambda line: None)
+
+
+@pytest.mark.parametrize("name", ["two", "apart", "separate"])
+def test_rows_are_known_that_training_touched_in_every_member(name: str, trained: Callable[[str], Trained]) -> None:
+    run, dataset = trained(name)
+    known = touched_rows(member_runs(run))
+    seen = dict.fromkeys(("query", "label"), np.ones(4096, dtype=np.bool_))
+    for member in member_runs(run):
+        tensors = load_best(member)[0]
+        for side in ("query", "label"):
+            tower = side if name == "apart" else "tower"
+            seen[side] = seen[side] & (tensors[f"{tower}.adagrad.table"].numpy() > 0)
+    for side in ("query", "label"):
+        assert np.array_equal(known[side], seen[side])
+        assert 0 < known[side].sum() < 4096
+    assert np.array_equal(known["query"], known["label"]) == (name != "apart")
+    # Whatever a training query says has been touched, but for the share of features that was left out each time.
+    assert known["query"][dataset.queries.take(np.arange(60)).rows].mean() > 0.95  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp16", 1e-3), ("int8", 2e-2)])
+def test_tables_of_fewer_bits_are_smaller_and_near(
+    precision: str, most: float, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    run, dataset = trained("separate")
+    models = Members.load(run, dataset, None, lambda line: None)
+    assert isinstance(models.spec, FeatureSpec)
+    for name in ("fp32", precision):
+        (tmp_path / name).mkdir()
+        models.write_towers(tmp_path / name, name)
+    exact, near = (Encoder(tmp_path / name / "query.onnx", Featurizer(models.spec)) for name in ("fp32", precision))
+    difference = np.abs(exact.texts(ODD) - near.texts(ODD)).max()
+    assert 0 < difference < most
+    sizes = [(tmp_path / name / "table.bin").stat().st_size for name in ("fp32", precision)]
+    assert sizes[1] <= sizes[0] / 2 + 4096 * 4 * (precision == "int8") + 4096
+    with pytest.raises(InputError, match="precision: must be one of"):
+        models.write_towers(tmp_path, "fp64")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from index.bags import Bags, stack_bags
 from index.features import FeatureSpec, Featurizer
+from index.field_spec import FieldSpec
 from training.distributed import World
 from training.trained_table import TrainedTable
 from training.unified_embedding import UnifiedEmbedding
 
-SPEC = FeatureSpec(rows=64, fields=("a",))
+SPEC = FeatureSpec(rows=64, fields=(FieldSpec("a"),))
 
 
 def table() -> TrainedTable:
@@ -39,7 +40,7 @@ class _Two(World):
 
     def __init__(self, theirs: TrainedTable, *, first: bool) -> None:
         theirs.gradients()  # merges
-        rows, gates = theirs._touched[0].rows.grad, theirs._touched[0].gates.grad
+        rows, gates = (leaf.grad for leaf in theirs._touched[0].leaves)
         assert rows is not None and gates is not None
         self._sent = [theirs._touched[0].where.clone(), torch.cat([rows, gates[:, None]], dim=1)]
         self._first = first

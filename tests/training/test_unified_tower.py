@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from index.bags import Bags, stack_bags
+from index.bags import stack_bags
 from tests_support import TINY
 from training.config import Config, load_config
 from training.unified_tower import UnifiedTower
+from unified_support import bags_of, by_numpy, random_bags, randomise
 
 TEXTS = ("apple pie", "", "bicycle repair and apple pie", "日本 料理", "apple pie", "größe " * 300)
 OTHERS = ("pie", "apple", "chess opening", "bicycle")
@@ -24,13 +24,7 @@ def config(*settings: str) -> Config:
 
 
 def tower(*settings: str, seed: int = 0) -> UnifiedTower:
-    made = UnifiedTower(config(*settings), seed)
-    # Weights of a tower in the middle of its training: at the start the residual part and the gates are zero.
-    generator = torch.Generator().manual_seed(9)
-    made.embedding.gates.uniform_(-0.5, 0.5, generator=generator)
-    for parameter in made.head.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return made
+    return randomise(UnifiedTower(config(*settings), seed))
 
 
 def chance() -> np.random.Generator:
@@ -39,30 +33,6 @@ def chance() -> np.random.Generator:
 
 def direction(count: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(8).standard_normal((count, 32)).astype(np.float32))
-
-
-def by_numpy(made: UnifiedTower, bags: Bags) -> NDArray[np.float64]:
-    weight = {name: value.detach().double().numpy() for name, value in made.head.state_dict().items()}
-    table = made.embedding.table.double().numpy() * np.exp(made.embedding.gates.double().numpy())[:, None]
-    found = []
-    for start, stop in zip(bags.offsets[:-1], bags.offsets[1:], strict=True):
-        pooled = bags.weights[start:stop].astype(np.float64) @ table[bags.rows[start:stop]]
-        length = np.linalg.norm(pooled)
-        start_at = pooled / length if length else pooled
-        if made.head.hidden:
-            start_at = start_at * 32**0.5
-            normed = (start_at - start_at.mean()) / np.sqrt(start_at.var() + 1e-5)
-            normed = normed * weight["norm.weight"] + weight["norm.bias"]
-            wide = weight["widen.weight"] @ normed + weight["widen.bias"]
-            active = wide * np.vectorize(_normal_share)(wide)
-            start_at = start_at + weight["narrow.weight"] @ active + weight["narrow.bias"]
-            start_at = start_at / np.linalg.norm(start_at)
-        found.append(start_at)
-    return np.array(found)
-
-
-def _normal_share(value: float) -> float:
-    return float(torch.special.ndtr(torch.tensor(value, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("hidden", [0, 32])
@@ -126,7 +96,7 @@ def test_a_step_touches_the_rows_of_its_texts_alone() -> None:
 
 def test_the_same_chance_gives_the_same_vectors_and_leaves_torch_s_own_alone() -> None:
     made = UnifiedTower(load_config(None, [*TINY, "training.feature_dropout=0.5", "tower.dropout=0.5"]), 0)
-    made.head.narrow.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    made.dense.head.narrow.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     bags, before = made.prepare(TEXTS), torch.get_rng_state()
     one, same = made.batch(bags, chance()), made.batch(bags, chance())
     other = made.batch(bags, np.random.default_rng(5))
@@ -181,3 +151,84 @@ def test_the_exported_graph_says_the_same(tmp_path: Path) -> None:
     made.export(tmp_path, "query")
     encoder = Encoder(tmp_path / "query.onnx", Featurizer(made.spec))
     assert np.abs(encoder.texts(TEXTS) - by_numpy(made, made.prepare(TEXTS))).max() < 1e-5
+
+
+HISTORIES = 'features.fields={a={kind="history", top=3}, b={kind="history", top=50}}'
+FORMS = {
+    "one bag": (1, 0, ()),
+    "one bag, histories": (1, 2, (HISTORIES,)),
+    "separate": (3, 0, ("features.separate=true", "tower.row=8")),
+    "separate, histories": (6, 2, ("features.separate=true", "tower.row=8", "features.probes=2", HISTORIES)),
+    "one slot": (1, 1, ("features.separate=true", "features.pairs=false", "features.ngrams=[]",
+                        'features.fields={a={kind="history"}}')),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hidden", [0, 32])
+@pytest.mark.parametrize("form", list(FORMS))
+def test_slots_and_histories_are_those_of_float64_numpy(form: str, hidden: int, tmp_path: Path) -> None:
+    slots, histories, settings = FORMS[form]
+    made = tower(*settings, f"tower.hidden={hidden}")
+    bags = random_bags(4096, slots, histories)
+    wanted = by_numpy(made, bags)
+    assert np.abs(made.encode(bags).numpy() - wanted).max() < 1e-5
+    assert np.abs(made.batch(bags, chance()).detach().numpy() - wanted).max() < 1e-5
+    none = bags.take(np.zeros(0, dtype=np.int64))
+    assert made.encode(none).shape == made.batch(none, chance()).shape == (0, 32)
+
+
+@pytest.mark.parametrize("form", ["one bag, histories", "separate, histories"])
+def test_calls_of_slots_and_histories_add_up(form: str) -> None:
+    slots, histories, settings = FORMS[form]
+    one, parts = tower(*settings), tower(*settings)
+    bags = random_bags(4096, slots, histories), random_bags(4096, slots, histories, seed=1)
+    for _ in range(3):
+        together = one.batch(stack_bags(*bags), chance())
+        (together * direction(len(together))).sum().backward()  # type: ignore[no-untyped-call]
+        apart = torch.cat([parts.batch(part, chance()) for part in bags])
+        (apart * direction(len(apart))).sum().backward()  # type: ignore[no-untyped-call]
+        pairs = list(zip(one.gradients(), parts.gradients(), strict=True))
+        assert len(pairs) == sum(1 for _ in one.dense.parameters()) + 3
+        assert all(torch.allclose(whole, merged, atol=1e-4) for whole, merged in pairs)
+        one.update(0.3)
+        parts.update(0.3)
+        # Adagrad makes steps of what is nothing but rounding, such as the gate of a bag's only row.
+        parts.load(one.tensors())
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_form_is_kept_and_goes_on(form: str) -> None:
+    slots, histories, settings = FORMS[form]
+    one, other = tower(*settings), tower(*settings, seed=5)
+    bags = random_bags(4096, slots, histories)
+
+    def train(made: UnifiedTower) -> None:
+        vectors = made.batch(bags, chance())
+        (vectors * direction(len(vectors))).sum().backward()  # type: ignore[no-untyped-call]
+        made.update(0.5)
+
+    train(one)
+    other.load({name: value.clone() for name, value in one.tensors().items()})
+    for made in (one, other):
+        train(made)
+    assert all(torch.equal(value, other.tensors()[name]) for name, value in one.tensors().items())
+
+
+def test_known_rows_are_those_that_training_touched() -> None:
+    made = tower(HISTORIES)
+    assert made.known.shape == (4096,) and not made.known.any()
+    bags = bags_of([[{7: 1.0}], [{3: 2.0, 4000: 1.0}]], [[11, 12], []], [[], [13]])
+    vectors = made.batch(bags, chance())
+    (vectors * direction(2)).sum().backward()  # type: ignore[no-untyped-call]
+    made.update(1.0)
+    assert np.flatnonzero(made.known).tolist() == [3, 7, 11, 12, 13, 4000]
+
+
+def test_values_of_a_history_are_left_out_at_random() -> None:
+    made = UnifiedTower(config("training.feature_dropout=0.5", HISTORIES), 0)
+    bags = bags_of([[{}]] * 200, [[5, 9]] * 200, [[]] * 200)
+    vectors = made.batch(bags, chance()).detach().numpy()
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert 25 < (lengths == 0).sum() < 75  # both are left out of a quarter
+    assert np.array_equal(vectors, made.batch(bags, chance()).detach().numpy())
+    assert len(np.unique(vectors.round(5), axis=0)) > 3
