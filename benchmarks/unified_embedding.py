@@ -63,7 +63,7 @@ def run_job(job: Job) -> Measured:
     from unified_run import measure
 
     task, method = task_of(job.task), method_of(job.method)
-    settings = task.options(method, job.rows, job.seed, job.counts)
+    settings = task.options(method, job.rows, job.seed)
     return measure(task, job.folder, settings, extra=job.extra, test=job.test)
 
 

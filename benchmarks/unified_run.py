@@ -31,7 +31,7 @@ def load(folder: Path, settings: Sequence[str]) -> tuple[Dataset, Config]:
 def vocabulary(task: Task, folder: Path, extra: Sequence[str] = ()) -> list[int]:
     """Distinct values of each feature on train, at least 1."""
     _, config = load(folder, [*task.options(COLLISIONLESS, 1, 0), *extra])
-    # Parts in proportion of a table with a row for each value.
+    # A table with a row for each value gives each part as many as its feature has values.
     _, config = load(folder, [*task.options(METHODS[1], config.features.rows, 0), *extra])
     return [last - first for first, last in itertools.pairwise(config.features.parts)]
 

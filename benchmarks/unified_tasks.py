@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,19 +25,13 @@ Settings = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How features share the table. halves: two look-ups of rows of half the width, side by side: the bytes of one.
-
-    levelled: of a table per feature, whether features of few values are given a row for each before others get more,
-    as one would by hand; else sizes are in proportion to the numbers of values, which can leave a feature of two
-    values with one row, and so without any use.
-    """
+    """How features share the table. halves: two look-ups of rows of half the width, side by side: the bytes of one."""
 
     look_up: str
     sharing: str
     table: str
     halves: bool = False
     probes: int = 1
-    levelled: bool = False
 
     @property
     def name(self) -> str:
@@ -51,8 +44,7 @@ class Method:
 
 def _sharings(look_up: str, apart: str, together: str, *, halves: bool = False, probes: int = 1) -> list[Method]:
     return [
-        Method(look_up, "tables in proportion", apart, halves, probes),
-        Method(look_up, "tables levelled", apart, halves, probes, levelled=True),
+        Method(look_up, "table per feature", apart, halves, probes),
         Method(look_up, "multiplexed", together, halves, probes),
     ]
 
@@ -82,11 +74,10 @@ class Task:
     row: int
     positive: str = ""
 
-    def options(self, method: Method, rows: int, seed: int, counts: Sequence[int] = ()) -> list[str]:
+    def options(self, method: Method, rows: int, seed: int) -> list[str]:
         """The settings of one training. rows: of the whole width; methods of halves have twice as many. The seed is of
-        the hashes, too: which values collide is chance. counts: of each feature's values, for a levelled table."""
+        the hashes, too: which values collide is chance."""
         times = 2 if method.halves else 1
-        parts = [0, *itertools.accumulate(times * part for part in levelled(counts, rows))] if method.levelled else []
         fields = {name: {**settings, "probes": method.probes} for name, settings in self.fields.items()}
         return [
             *self.settings,
@@ -94,7 +85,6 @@ class Task:
             f"features.table={method.table}",
             f"features.probes={method.probes}",
             f"features.rows={rows * times}",
-            f"features.parts={parts}",
             f"features.fields={inline_table(fields)}",
             f"features.seed={seed}",
             f"tower.row={self.row // times}",
@@ -126,24 +116,6 @@ class Measured:
     test: float | None
     queries: int
     seconds: float
-
-
-def levelled(counts: Sequence[int], rows: int) -> list[int]:
-    """Rows for features of so many values: as many as values up to a bound that is the same for all and uses up `rows`.
-
-    What is left when all have as many as values is given in proportion. rows: at least one for each feature.
-    """
-    values = np.array(counts, dtype=np.int64)
-    total = int(values.sum())
-    if rows >= total:
-        parts = values * rows // total
-        rest = np.argsort(-values, kind="stable")[: rows - int(parts.sum())]
-    else:
-        bound = max(t for t in range(1, int(values.max()) + 1) if np.minimum(values, t).sum() <= rows)
-        parts = np.minimum(values, bound)
-        rest = np.flatnonzero(values > bound)[: rows - int(parts.sum())]
-    parts[rest] += 1
-    return [int(part) for part in parts]
 
 
 def auc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:

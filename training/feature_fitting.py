@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -73,9 +74,10 @@ def fit_features(
         lexicon = Lexicon(None if lexicon is None else lexicon.pieces, vocabulary)
         spec = replace(spec, rows=max(1, len(vocabulary)), lexicon=lexicon.digest)
     if spec.table in ("split", "quotient_split") and not spec.parts:
-        counts = [len(values) for values in _distinct(spec, queries, labels, lexicon)]
+        distinct = _distinct(spec, queries, labels, lexicon)
+        counts = [len(values) * space.probes for values, space in zip(distinct, spec.layout(), strict=True)]
         # The quotient and the remainder need a row each.
-        parts = proportional_parts(spec.rows, counts, least=2 if spec.table == "quotient_split" else 1)
+        parts = levelled_parts(spec.rows, counts, least=2 if spec.table == "quotient_split" else 1)
         spec = replace(spec, parts=parts)
     return spec, lexicon
 
@@ -113,36 +115,32 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
     return tuple(np.unique(np.where(middle > low, middle, high)).tolist())
 
 
-def proportional_parts(rows: int, counts: Sequence[int], *, least: int = 1) -> tuple[int, ...]:
+def levelled_parts(rows: int, counts: Sequence[int], *, least: int = 1) -> tuple[int, ...]:
     """Where the parts of a table of `rows` rows begin, and where the last ends: (len(counts) + 1,) ascending, from 0.
 
-    Sizes are in proportion to the counts, but at least `least`; what rounding leaves goes to the largest remainders,
-    of equal ones to the first. Raises InputError when there are not `least` rows for each.
+    counts: of the look-ups of each feature's values. Each part has as many rows as that, up to a bound that is the same
+    for all and uses up the rows: in proportion, a feature of two values would soon have one row, and be lost. Rows
+    beyond all look-ups are in proportion. A part has at least `least` rows; what is left over goes to the largest, of
+    equal ones to the first. Raises InputError when there are not `least` rows for each.
     """
     if rows < least * len(counts):
         raise InputError(
             f"features.rows: must be at least {least * len(counts)}, for {len(counts)} parts, is {rows}; "
             'raise it, or share the table (features.table="shared")'
         )
-    sizes = [least] * len(counts)
-    open_parts, left = set(range(len(counts))), rows
-    while open_parts:
-        total = sum(counts[part] for part in open_parts)
-        small = {part for part in open_parts if counts[part] * left <= least * total}
-        if not small:
-            break
-        open_parts -= small
-        left -= least * len(small)
-    if open_parts:
-        total = sum(counts[part] for part in open_parts)
-        for part in open_parts:
-            sizes[part] = counts[part] * left // total
-        order = sorted(open_parts, key=lambda part: (-(counts[part] * left % total), part))
+    values = [max(least, count) for count in counts]
+    total = sum(values)
+    by_size = sorted(range(len(values)), key=lambda part: (-values[part], part))
+    if rows >= total:
+        sizes = [value * rows // total for value in values]
+        open_parts = by_size
     else:
-        order = sorted(range(len(counts)), key=lambda part: (-counts[part], part))
-    over = rows - sum(sizes)
-    for place in range(over):
-        sizes[order[place % len(order)]] += 1
+        bounds = range(least, max(values) + 1)
+        bound = bounds[bisect_right(bounds, rows, key=lambda most: sum(min(value, most) for value in values)) - 1]
+        sizes = [min(value, bound) for value in values]
+        open_parts = [part for part in by_size if values[part] > bound]
+    for part in open_parts[: rows - sum(sizes)]:
+        sizes[part] += 1
     return (0, *np.cumsum(sizes, dtype=np.int64).tolist())
 
 

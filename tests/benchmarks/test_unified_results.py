@@ -13,7 +13,7 @@ from unified_plot import draw
 from unified_results import Point, Results, Row, front, gains, page, pairs, points
 from unified_tasks import COLLISIONLESS, METHODS
 
-SPLIT, SHARED = "hashing, tables in proportion", "hashing, multiplexed"
+SPLIT, SHARED = "hashing, table per feature", "hashing, multiplexed"
 
 
 def _row(method: str, size: float, seed: int, test: float, dataset: str = "small") -> Row:
@@ -95,9 +95,9 @@ def test_the_page_has_curves_gains_front_and_what_a_tenth_loses() -> None:
     assert f"is about {100 * (0.91 * 0.09 / 400) ** 0.5:.1f} points." in text
     assert "| hashing, multiplexed | **85.00** ± 2.00 | **93.00** ± 2.00 |" in text
     assert "| collisionless |  | 91.00 ± 1.00 |" in text
-    assert "| hashing, tables in proportion | +4.00 ± 0.58 | +4.00 ± 0.58 |" in text
+    assert "| hashing, table per feature | +4.00 ± 0.58 | +4.00 ± 0.58 |" in text
     assert "Pareto front: hashing, multiplexed at 0.1 (85.00); hashing, multiplexed at 1 (93.00)." in text
-    assert "points: hashing, tables in proportion 10.00; hashing, multiplexed 6.00." in text
+    assert "points: hashing, table per feature 10.00; hashing, multiplexed 6.00." in text
     assert "##" not in page(Results()).partition("\n")[2]
 
 

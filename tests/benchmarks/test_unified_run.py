@@ -35,7 +35,7 @@ def test_the_vocabulary_is_the_rows_of_a_table_without_collisions(corpus: Path) 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_trains_within_its_bytes(method: Method, corpus: Path) -> None:
     counts = vocabulary(TASK, corpus)
-    found = measure(TASK, corpus, TASK.options(method, 60, 0, counts))
+    found = measure(TASK, corpus, TASK.options(method, 60, 0))
     assert found.rows * found.width == (sum(counts) if method.table == "exact" else 60) * TASK.row
     assert found.test is not None
     assert 0 <= min(found.dev, found.test) <= max(found.dev, found.test) <= 100

@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from training.config import load_config
-from unified_tasks import METHODS, TASKS, Task, auc, hit_rate, inline_table, levelled, method_of, task_of
+from unified_tasks import METHODS, TASKS, Task, auc, hit_rate, inline_table, method_of, task_of
 
 
 def test_auc_is_the_share_of_pairs_in_order_with_ties_as_half() -> None:
@@ -54,9 +54,7 @@ def test_accuracy_is_the_hit_rate_of_the_first_and_hr_of_ten() -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_every_method_has_settings_that_there_are_and_the_same_bytes(task: Task) -> None:
-    spec = load_config(None, task.options(METHODS[0], 1, 0)).features
-    counts = [7] * len(spec.namespaces)
-    configs = [load_config(None, task.options(method, 1001, 2, counts)) for method in METHODS]
+    configs = [load_config(None, task.options(method, 1001, 2)) for method in METHODS]
     assert {config.features.rows * config.tower.row for config in configs} == {1001 * task.row}
     assert {config.features.seed for config in configs} == {config.training.seed for config in configs} == {2}
     assert all(config.features.separate for config in configs)
@@ -67,8 +65,6 @@ def test_every_method_has_settings_that_there_are_and_the_same_bytes(task: Task)
     assert set(looked_up) == {task.row}
     for method, config in zip(METHODS, configs, strict=True):
         assert config.features.table == method.table
-        assert bool(config.features.parts) == method.levelled
-        assert not method.levelled or config.features.parts[-1] == config.features.rows
         assert {field.name for field in config.features.fields} == set(task.fields)
         assert {field.probes for field in config.features.fields} <= {method.probes}
 
@@ -87,23 +83,3 @@ def test_names_are_found_and_differ() -> None:
     assert len({method.name for method in METHODS}) == len(METHODS)
     assert [method_of(method.name) for method in METHODS] == list(METHODS)
     assert [task_of(task.name) for task in TASKS] == list(TASKS)
-
-
-@pytest.mark.parametrize("rows", [4, 5, 9, 40, 118, 119, 250])
-def test_levelled_tables_use_all_rows_and_no_small_one_is_cut_before_a_larger(rows: int) -> None:
-    counts = [2, 7, 30, 80]
-    parts = levelled(counts, rows)
-    assert sum(parts) == rows
-    assert min(parts) >= 1
-    if rows < sum(counts):
-        most = max(parts)
-        assert all(part == count or part >= most - 1 for part, count in zip(parts, counts, strict=True))
-    else:
-        assert all(part >= count for part, count in zip(parts, counts, strict=True))
-
-
-def test_levelled_tables_by_hand() -> None:
-    assert levelled([2, 7, 30, 80], 40) == [2, 7, 16, 15]
-    assert levelled([2, 7, 30, 80], 119) == [2, 7, 30, 80]
-    assert levelled([1, 1], 5) == [3, 2]
-    assert levelled([4], 1) == [1]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from index.features import Featurizer, normalise
 from index.field_spec import FieldSpec
 from index.hashing import digest, salt
 from index.lexicon import Lexicon
-from training.feature_fitting import Records, fit_features, learn_pieces, of_tower, proportional_parts, quantile_edges
+from training.feature_fitting import Records, fit_features, learn_pieces, levelled_parts, of_tower, quantile_edges
 
 NOTHING = Records([])
 TEXTS = [
@@ -90,49 +89,43 @@ def test_bins_of_distinct_numbers_are_of_equal_size_and_never_more_than_wanted(s
 
 
 def parts_by_hand(rows: int, counts: list[int], least: int) -> list[int]:
-    """Sizes: whoever's share is `least` or smaller has `least`; the rest is divided by exact fractions."""
-    fixed: set[int] = set()
-    while True:
-        left = rows - least * len(fixed)
-        shared = [place for place in range(len(counts)) if place not in fixed]
-        total = sum(counts[place] for place in shared)
-        small = {place for place in shared if total == 0 or Fraction(counts[place] * left, total) <= least}
-        if not small:
-            break
-        fixed |= small
+    """Rows dealt one at a time: the smallest parts first that want one still, of equal ones the largest feature."""
+    wanted = [max(least, count) for count in counts]
     sizes = [least] * len(counts)
-    for place in shared:
-        sizes[place] = int(Fraction(counts[place] * left, total))
-    ranked = sorted(shared, key=lambda place: -(Fraction(counts[place] * left, total) % 1))
-    for place in ranked[: rows - sum(sizes)]:
-        sizes[place] += 1
+    for _ in range(rows - sum(sizes)):
+        waiting = [place for place in range(len(counts)) if sizes[place] < wanted[place]]
+        sizes[min(waiting, key=lambda place: (sizes[place], -wanted[place], place))] += 1
     return sizes
 
 
-def test_parts_are_in_proportion_with_the_largest_remainders_rounded_up() -> None:
-    assert proportional_parts(10, [1, 1, 1]) == (0, 4, 7, 10)
-    assert proportional_parts(100, [600, 300, 100]) == (0, 60, 90, 100)
-    assert proportional_parts(7, [1000, 1, 0]) == (0, 5, 6, 7)
-    assert proportional_parts(3, [5, 5, 5]) == (0, 1, 2, 3)
-    assert proportional_parts(5, [0, 0]) == (0, 3, 5)
-    assert proportional_parts(9, [4]) == (0, 9)
-    assert proportional_parts(1 << 31, [10**12, 10**12 + 1, 1]) == (0, 1073741823, 2147483647, 1 << 31)
+def test_parts_are_level_until_each_has_as_many_rows_as_values() -> None:
+    assert levelled_parts(10, [1, 1, 1]) == (0, 4, 7, 10)
+    assert levelled_parts(100, [600, 300, 100]) == (0, 34, 67, 100)
+    assert levelled_parts(40, [2, 7, 30, 80]) == (0, 2, 9, 24, 40)
+    assert levelled_parts(119, [2, 7, 30, 80]) == (0, 2, 9, 39, 119)
+    assert levelled_parts(238, [2, 7, 30, 80]) == (0, 4, 18, 78, 238)
+    assert levelled_parts(7, [1000, 1, 0]) == (0, 5, 6, 7)
+    assert levelled_parts(3, [5, 5, 5]) == (0, 1, 2, 3)
+    assert levelled_parts(5, [0, 0]) == (0, 3, 5)
+    assert levelled_parts(9, [4]) == (0, 9)
+    assert levelled_parts(1 << 31, [10**12, 10**12 + 1, 1]) == (0, 1073741823, 2147483647, 1 << 31)
     random = np.random.default_rng(3)
     for _ in range(200):
-        counts = random.integers(0, 5000, random.integers(1, 9)).tolist()
+        counts = random.integers(0, 500, random.integers(1, 9)).tolist()
         least = int(random.integers(1, 3))
-        rows = int(random.integers(least * len(counts), 3000))
-        parts = proportional_parts(rows, counts, least=least)
-        if sum(counts) and rows > least * len(counts):
-            sizes = np.diff(parts).tolist()
-            assert parts[-1] == rows and min(sizes) >= least
-            if max(counts) * rows > least * sum(counts):
-                assert sizes == parts_by_hand(rows, counts, least)
+        rows = int(random.integers(least * len(counts), 1000))
+        parts = levelled_parts(rows, counts, least=least)
+        sizes = np.diff(parts).tolist()
+        assert parts[0] == 0 and parts[-1] == rows and min(sizes) >= least
+        if rows < sum(max(least, count) for count in counts):
+            assert sizes == parts_by_hand(rows, counts, least)
+        else:
+            assert all(size >= count for size, count in zip(sizes, counts, strict=True))
 
 
 def test_a_table_with_fewer_rows_than_parts_is_refused() -> None:
     with pytest.raises(InputError, match=r"features\.rows: must be at least 6, for 3 parts, is 5"):
-        proportional_parts(5, [1, 2, 3], least=2)
+        levelled_parts(5, [1, 2, 3], least=2)
 
 
 def test_numeric_edges_come_from_the_towers_that_read_the_field() -> None:
@@ -179,12 +172,15 @@ LABELS = Records(["red apple", "label text"], [{"kind": "k", "asked": "never rea
 
 def test_parts_of_a_split_table_follow_the_distinct_values_of_train() -> None:
     for table, least in (("split", 1), ("quotient_split", 2)):
-        spec = FeatureSpec(rows=500, fields=FIELDS, table=table)
+        spec = FeatureSpec(rows=60, fields=FIELDS, table=table)
         fitted, lexicon = fit_features(spec, QUERIES, LABELS)
         texts = namespace_values([*QUERIES.texts, *LABELS.texts])
         counts = [*(len(texts[name]) for name in ("word", "pair", "ngram3")), 2, 1, 3]
         assert spec.namespaces == ("word", "pair", "ngram3", "field:asked", "field:kind", "field:seen")
-        assert np.diff(fitted.parts).tolist() == parts_by_hand(500, counts, least)
+        # A quotient and a remainder are two look-ups; a history's values have one row each.
+        counts = [count * least for count in counts[:-1]] + counts[-1:]
+        assert sum(counts) > 60
+        assert np.diff(fitted.parts).tolist() == parts_by_hand(60, counts, least)
         assert lexicon is None
         Featurizer(fitted, "label")(LABELS.texts, [None, {"kind": "k"}])
         assert fit_features(fitted, Records(["other texts"]), NOTHING)[0] == fitted
