@@ -45,9 +45,13 @@ class UnseenValues:
     def add(self, bags: Bags) -> None:
         """Those of some texts; nothing where the featurizer does not tell."""
         if bags.unseen is not None:
-            unseen = int(bags.unseen.sum())
+            # A service asks for one text at a time, where summing an array of one costs more than reading it.
+            unseen = bags.unseen.item() if len(bags.unseen) == 1 else int(bags.unseen.sum())
+            looked_up = len(bags.rows)
+            for sequence in bags.sequences:
+                looked_up += len(sequence.rows)
             with self._lock:
-                self.looked_up += len(bags.rows) + sum(len(sequence.rows) for sequence in bags.sequences)
+                self.looked_up += looked_up
                 self.unseen += unseen
 
 
