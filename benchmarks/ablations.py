@@ -100,8 +100,8 @@ ABLATIONS = (
     Ablation("bags", "one for each kind of feature, rows of 64", (*SEPARATE, "tower.row=64")),
     Ablation("look-ups", "1", ("features.probes=1",)),
     Ablation("look-ups", "2", ("features.probes=2",)),
-    Ablation("values unseen in training", "keep", ('features.unseen="keep"',)),
-    Ablation("values unseen in training", "ignore", ('features.unseen="ignore"',)),
+    Ablation("features unseen in training", "keep", ('features.unseen="keep"',)),
+    Ablation("features unseen in training", "ignore", ('features.unseen="ignore"',)),
 )
 
 

@@ -11,6 +11,7 @@ from index.field_spec import FieldSpec, parse_fields
 
 FEATURES_VERSION = 1
 TABLES = ("shared", "split", "quotient", "quotient_split", "exact")
+UNSEEN = ("ignore_fields", "ignore", "keep")
 CROSSED = ("categorical", "multivalent", "numeric")
 # Row numbers are int32.
 MOST_ROWS = (1 << 31) - 1
@@ -21,13 +22,14 @@ class Namespace:
     """Features that are of one sort: they have a salt, a part of a split table and slots in common.
 
     name: in reports. salted: what their salt is made of; it must never change. probes: rows of each.
-    slotted: whether they stand in bags; a history's stand in a sequence.
+    slotted: whether they stand in bags; a history's stand in a sequence. of_text: whether they are what a text says.
     """
 
     name: str
     salted: str
     probes: int
     slotted: bool = True
+    of_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,9 @@ class FeatureSpec:
     are a feature, too; it has as many probes as the field of them that has most. probes: rows that each feature of the
     text looks up. pieces: size of a vocabulary of subword pieces, learned from the corpus (0: none). separate: whether
     every field and every kind of text feature has a bag and a reader of its own (Unified Embedding, NeurIPS 2023), or
-    all of a record are one bag. table: how features share it (index.placement). unseen: whether a bundle is to "keep"
-    or "ignore" values whose rows training never touched.
+    all of a record are one bag. table: how features share it (index.placement). unseen: what a bundle makes of features
+    whose rows training never touched: "ignore_fields" leaves out the values of fields and crosses, but not what texts
+    say, for a new label has to be told from others by its own words; "ignore" leaves out both, "keep" neither.
     parts, lexicon: found on train: where each namespace's part of a split table begins (and the last one ends), and
     the digest of what index.lexicon keeps ("" for nothing).
     """
@@ -58,7 +61,7 @@ class FeatureSpec:
     pieces: int = 0
     separate: bool = False
     table: str = "shared"
-    unseen: str = "keep"
+    unseen: str = "ignore_fields"
     parts: tuple[int, ...] = ()
     lexicon: str = ""
 
@@ -75,8 +78,8 @@ class FeatureSpec:
             raise InputError(f"features.table: must be one of {', '.join(TABLES)}, is {self.table!r}")
         if self.table.startswith("quotient") and self.rows < 2:
             raise InputError(f"features.rows: a table of quotients and remainders has at least 2, is {self.rows}")
-        if self.unseen not in ("keep", "ignore"):
-            raise InputError(f"features.unseen: must be keep or ignore, is {self.unseen!r}")
+        if self.unseen not in UNSEEN:
+            raise InputError(f"features.unseen: must be one of {', '.join(UNSEEN)}, is {self.unseen!r}")
         object.__setattr__(self, "fields", parse_fields(self.fields))
         object.__setattr__(self, "crosses", tuple(sorted({tuple(sorted(cross)) for cross in self.crosses})))
         self._check_likes()
@@ -139,21 +142,19 @@ class FeatureSpec:
 
     def layout(self) -> tuple[Namespace, ...]:
         """All namespaces in order, the same in both towers: that of the slots and of the parts of a split table."""
-        spaces = [
-            Namespace(name, name, self._probes(self.probes)) for name in text_namespaces(self.ngrams, pairs=self.pairs)
-        ]
-        if self.pieces:
-            spaces += [Namespace(name, name, self._probes(self.probes)) for name in ("piece", "piece pair")]
+        names = [*text_namespaces(self.ngrams, pairs=self.pairs), *(("piece", "piece pair") if self.pieces else ())]
+        spaces = [Namespace(name, name, self._probes(self.probes), of_text=True) for name in names]
         for field in self.fields:
+            probes = self._probes(field.probes)
             if field.kind == "text":
-                names = text_namespaces(field.ngrams, pairs=field.pairs)
-                probes = self._probes(field.probes)
-                spaces += [Namespace(f"{field.name}:{name}", f"field:{field.name}:{name}", probes) for name in names]
+                spaces += [
+                    Namespace(f"{field.name}:{name}", f"field:{field.name}:{name}", probes, of_text=True)
+                    for name in text_namespaces(field.ngrams, pairs=field.pairs)
+                ]
             else:
                 history = field.kind == "history"
-                probes = 1 if history else self._probes(field.probes)
                 salted = f"field:{field.like or field.name}"
-                spaces.append(Namespace(f"field:{field.name}", salted, probes, not history))
+                spaces.append(Namespace(f"field:{field.name}", salted, 1 if history else probes, not history))
         most = {field.name: field.probes for field in self.fields}
         for cross in self.crosses:
             name = cross_name(cross)

@@ -46,8 +46,8 @@ class Featurizer:
     ) -> None:
         """tower: "query" or "label", whose records they are. lexicon: that of the spec, if it names one.
 
-        known: (rows,), the rows that training touched. A value that has another is then counted, and left out if
-        spec.unseen is "ignore"; but a record of which nothing would be left keeps all it has.
+        known: (rows,), the rows that training touched. A value that has another is then counted, and left out where
+        spec.unseen says so; but a record of which nothing would be left keeps all it has.
         Raises InputError for a lexicon that is not the spec's.
         """
         if spec.lexicon and (lexicon is None or lexicon.digest != spec.lexicon):
@@ -61,8 +61,7 @@ class Featurizer:
         self._piece_salts = salts[self._first_piece :][:2]
         self._fields = FieldFeatures(spec, tower)
         self._words = WordMemory(self._text, self._placement)
-        ignores = known is not None and spec.unseen == "ignore"
-        self._of_anything = Featurizer(spec, tower, lexicon) if ignores else None
+        self._of_anything = Featurizer(spec, tower, lexicon) if self._placement.ignores else None
 
     @property
     def tells_unseen(self) -> bool:

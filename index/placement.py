@@ -56,7 +56,12 @@ class Placement:
         self._split, self._quotients = split, spec.table.startswith("quotient")
         self.looks_at_namespaces = split or spec.separate or not self._even
         self.tells_unseen = known is not None or spec.table == "exact"
-        self._ignores = spec.unseen == "ignore"
+        # By namespace, whether values that training never met are left out.
+        of_text = np.array([space.of_text for space in spaces], dtype=np.bool_)
+        self._ignored = ~of_text if spec.unseen == "ignore_fields" else np.full(len(spaces), spec.unseen == "ignore")
+        self.ignores = known is not None and bool(self._ignored.any())
+        if self.ignores and not self._ignored.all():
+            self.looks_at_namespaces = True
 
     def check(self) -> None:
         """Raises InputError where the spec or what goes with it was not fitted to a corpus yet."""
@@ -77,7 +82,7 @@ class Placement:
         if self.tells_unseen:
             there = self._is_known(rows)
             if not there.all():
-                kept = there if self._ignores else rows >= 0
+                kept = self._kept(namespaces, there, rows >= 0)
                 return Placed(cells[kept], texts[~there], hashes[~there])
         return Placed(cells, texts[:0], hashes[:0])
 
@@ -92,8 +97,9 @@ class Placement:
         cells = bags * self.rows + rows
         if not self.tells_unseen:
             return Placed(cells[used], texts[:0], hashes[:0])
-        there = (self._is_known(rows) | ~used).all(axis=0)
-        kept = there if self._ignores else (rows >= 0).all(axis=0)
+        there: NDArray[np.bool_] = np.all(self._is_known(rows) | ~used, axis=0)
+        placed: NDArray[np.bool_] = np.all(rows >= 0, axis=0)
+        kept = self._kept(namespaces, there, placed)
         return Placed(cells[used & kept], texts[~there], hashes[~there])
 
     def sequences(
@@ -105,9 +111,20 @@ class Placement:
         if self.tells_unseen:
             there = self._is_known(rows)
             lost = Placed(texts[:0], texts[~there], hashes[~there])
-            kept = there if self._ignores else rows >= 0
+            kept = there if self._ignored[namespace] else rows >= 0
             rows, texts = rows[kept], texts[kept]
         return Sequences(offsets_of(np.bincount(texts, minlength=count)), rows.astype(np.int32)), lost
+
+    def _kept(
+        self, namespaces: NDArray[np.int64], known: NDArray[np.bool_], placed: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Which values take part: of some namespaces those that are known, of others all that have a row."""
+        if self._known is None or self._ignored.all():
+            return known
+        if not self._ignored.any():
+            return placed
+        kept: NDArray[np.bool_] = np.where(self._ignored[namespaces], known, placed)
+        return kept
 
     def _rows(
         self, namespaces: NDArray[np.int64], hashes: NDArray[np.uint64], probe: int, *, quotients: bool

@@ -151,7 +151,8 @@ def expected(
         rows = rows_of(spec, namespace, value, vocabulary)
         if not rows or (known is not None and not all(known[row] for row in rows)):
             unseen.add((namespace, value))
-            if not rows or spec.unseen == "ignore":
+            of_field = namespace.startswith(("field:", "cross:"))
+            if not rows or spec.unseen == "ignore" or (spec.unseen == "ignore_fields" and of_field):
                 continue
         for probe, row in enumerate(rows):
             slot = "record"
@@ -167,7 +168,7 @@ def expected(
                 unseen.add((f"field:{name}", value))
             if rows and (known is None or known[rows[0]] or spec.unseen == "keep"):
                 sequences[name] += rows
-    if known is not None and unseen and not counts and not any(sequences.values()):
+    if spec.unseen != "keep" and known is not None and unseen and not counts and not any(sequences.values()):
         weights, sequences, _ = expected(spec, tower, text, fields, vocabulary=vocabulary)
         return weights, sequences, len(unseen)
     weights = {slot: {row: 1 + math.log(n) for row, n in bag.items()} for slot, bag in counts.items()}

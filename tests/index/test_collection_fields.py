@@ -48,7 +48,7 @@ def best(snapshot: Snapshot, text: str, fields: Fields) -> str:
     [
         ("", {"type": "größe", "lang": ["en", "fr"]}),
         ("a label", {"type": "book"}),
-        ("日本 🚲", {"type": ["new", 3, 0.5, True], "lang": None}),
+        ("日本 🚲", {"type": ["book", 3, 0.5, True], "lang": None}),
         ("a label", {"type": []}),
         ("a label", None),
     ],

@@ -26,7 +26,7 @@ from transformer_support import ODD, VOCABULARY, write_tokenizer
 DIM = 8
 ROWS = 512
 TABLE = np.random.default_rng(0).normal(size=(max(ROWS, len(VOCABULARY)), DIM)).astype(np.float32)
-SPEC = FeatureSpec(rows=ROWS, ngrams=(3,), unseen="keep")
+SPEC = FeatureSpec(rows=ROWS, ngrams=(3,))
 TEXTS = (*ODD, "apple pie", "bread", "apple pie", "chess opening garden soil")
 
 

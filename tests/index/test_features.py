@@ -275,7 +275,7 @@ def test_a_spec_without_fields_is_written_as_before_there_were_any() -> None:
     [
         ({"table": "hash"}, r"features\.table: must be one of shared, split"),
         ({"table": "quotient", "rows": 1}, r"features\.rows: a table of quotients"),
-        ({"unseen": "drop"}, r"features\.unseen: must be keep or ignore"),
+        ({"unseen": "drop"}, r"features\.unseen: must be one of ignore_fields, ignore, keep, is"),
         ({"probes": 9}, "probes must be 1 to 8"),
         ({"pieces": -1}, "pieces at least 0"),
         ({"crosses": (("a",),)}, r"features\.crosses: \['a'\] must be two or more different fields"),

@@ -106,7 +106,7 @@ _RECORD = st.fixed_dictionaries(
     st.lists(st.tuples(st.text(max_size=20), st.one_of(st.none(), _RECORD)), max_size=6),
     st.integers(0, len(SPECS) - 1),
     st.booleans(),
-    st.sampled_from(["keep", "ignore"]),
+    st.sampled_from(["keep", "ignore", "ignore_fields"]),
 )
 def test_any_records_are_the_oracles(
     records: list[tuple[str, Fields | None]], number: int, knows: bool, unseen: str
@@ -122,6 +122,8 @@ def test_any_records_are_the_oracles(
 def test_values_of_unknown_rows_are_left_out_and_counted_once(spec: FeatureSpec) -> None:
     spec = replace(spec, unseen="ignore")
     known = np.random.default_rng(0).random(spec.rows) < 0.5
+    partly = replace(spec, unseen="ignore_fields")
+    check(partly, "query", TEXTS, FIELDS, Featurizer(partly, known=known)(TEXTS, FIELDS), known=known.tolist())
     kept = Featurizer(replace(spec, unseen="keep"), known=known)(TEXTS, FIELDS)
     check(replace(spec, unseen="keep"), "query", TEXTS, FIELDS, kept, known=known.tolist())
     found = Featurizer(spec, known=known)(TEXTS, FIELDS)
