@@ -100,6 +100,7 @@ _TYPE: dict[str, Settings] = {"type": {"kind": "categorical", "tower": "query"}}
 _DOMAINS: dict[str, Settings] = {"domains": {"kind": "multivalent", "tower": "query"}}
 _BAG: dict[str, Settings] = {"history": {"kind": "multivalent", "tower": "query"}}
 _SEQUENCE: dict[str, Settings] = {"history": {"kind": "history", "tower": "query"}}
+_LIKE: dict[str, Settings] = {"history": {"kind": "history", "tower": "query", "like": "item"}}
 _USER: dict[str, Settings] = {"user": {"kind": "categorical", "tower": "query"}}
 _ITEM: dict[str, Settings] = {"item": {"kind": "categorical", "tower": "label"}}
 _GENRES: dict[str, Settings] = {"genres": {"kind": "multivalent", "tower": "label"}}
@@ -116,22 +117,23 @@ COMPARED = (
             _with("text, type and domains", {**_TYPE, **_DOMAINS}),
             _with("text alone, a reader each", {}, _SEPARATE),
             _with("text and type, a reader each", _TYPE, _SEPARATE),
-            _with("text and domains (assigned by hand), a reader each", _DOMAINS, _SEPARATE),
         ),
     ),
     Compared(
         "movielens-latest-small",
         lambda data: movielens(data, _HISTORY),
-        ("training.epochs=10", _SEPARATE, "memory.mode=off"),
+        ("training.epochs=5", "negatives.sampled=1024", "memory.mode=off"),
         (
             _with("user", _USER),
             _with("history as a bag", _BAG),
             _with("history", _SEQUENCE),
             _with("history, user", {**_SEQUENCE, **_USER}),
-            _with("history; item of the label", {**_SEQUENCE, **_ITEM}),
             _with("history; genres of the label", {**_SEQUENCE, **_GENRES}),
             _with("history; item and genres of the label", {**_SEQUENCE, **_ITEM, **_GENRES}),
-            _with("history, user; item and genres of the label", {**_SEQUENCE, **_USER, **_ITEM, **_GENRES}),
+            _with("history like item; item and genres of the label", {**_LIKE, **_ITEM, **_GENRES}),
+            _with("history, a reader each", _SEQUENCE, _SEPARATE),
+            _with("history; item and genres of the label, a reader each", {**_SEQUENCE, **_ITEM, **_GENRES}, _SEPARATE),
+            _with("history like item; item and genres, a reader each", {**_LIKE, **_ITEM, **_GENRES}, _SEPARATE),
         ),
     ),
 )
