@@ -26,10 +26,14 @@ def draw(results: Results, path: Path = PICTURE) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     datasets = [name for name in results.figures if any(row.dataset == name for row in results.rows)]
+    columns = min(3, max(1, len(datasets)))
+    rows = -(-max(1, len(datasets)) // columns)
     figure, axes = pyplot.subplots(
-        1, max(1, len(datasets)), figsize=(3.4 * max(1, len(datasets)), 3.6), layout="constrained", squeeze=False
+        rows, columns, figsize=(3.6 * columns, 3.0 * rows + 0.6), layout="constrained", squeeze=False
     )
-    for panel, dataset in zip(axes[0], datasets, strict=False):
+    for panel in axes.flat[len(datasets) :]:
+        panel.set_visible(False)
+    for panel, dataset in zip(axes.flat, datasets, strict=False):
         found = points(row for row in results.rows if row.dataset == dataset)
         for method in METHODS:
             at = [point for point in found if point.method == method.name]
@@ -62,7 +66,7 @@ def draw(results: Results, path: Path = PICTURE) -> None:
         panel.set_ylabel(f"{results.figures[dataset]}, percent of test")
         panel.grid(alpha=0.25)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     with replacing(path) as beside:
         figure.savefig(beside, format="svg", metadata={"Date": None})
     pyplot.close(figure)
