@@ -17,6 +17,9 @@ class Reader(nn.Module):
         """slots: of the bags, and one for each history field. row: width of each."""
         super().__init__()
         self.linear = nn.Linear(slots * row, dim)
+        # The mean of a long text's rows is small at first. Beside a bias of the usual size all texts would begin as one
+        # and the same vector, and training with many labels does not get away from that.
+        nn.init.zeros_(self.linear.bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, slots: Tensor) -> Tensor:
