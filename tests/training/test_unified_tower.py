@@ -232,3 +232,14 @@ def test_values_of_a_history_are_left_out_at_random() -> None:
     assert 25 < (lengths == 0).sum() < 75  # both are left out of a quarter
     assert np.array_equal(vectors, made.batch(bags, chance()).detach().numpy())
     assert len(np.unique(vectors.round(5), axis=0)) > 3
+
+
+def test_long_texts_begin_apart_where_each_slot_has_a_reader() -> None:
+    """Their means are small at first: a bias beside them would make all texts one vector, and it stayed so."""
+    config = load_config(None, ["features.separate=true", "features.rows=65536", "tower.row=32"])
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{number}" for number in random.integers(0, 10**6, 120)) for _ in range(20)]
+    tower = UnifiedTower(config, 0)
+    vectors = tower.encode(tower.prepare(texts)).double()
+    cosines = (vectors @ vectors.T)[~torch.eye(20, dtype=torch.bool)]
+    assert cosines.mean() < 0.6
