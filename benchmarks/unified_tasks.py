@@ -193,15 +193,6 @@ ADULT_FIELDS: dict[str, Settings] = {
         for name in ("age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week")
     },
 }
-# Of fields that are not numbers apart: a linear reader of single values cannot know them.
-ADULT_CROSSES = (
-    ("education", "occupation"),
-    ("age", "marital-status"),
-    ("hours-per-week", "occupation"),
-    ("age", "education"),
-    ("native-country", "occupation"),
-    ("marital-status", "occupation"),
-)
 MOVIELENS_FIELDS: dict[str, Settings] = {
     "user": {"kind": "categorical", "tower": "query"},
     "history": {"kind": "multivalent", "tower": "query"},
@@ -222,17 +213,6 @@ _ADULT = (
 )
 TASKS = (
     Task("adult-income", "AUC", adult, _ADULT, ADULT_FIELDS, 8, positive=">50K"),
-    # Crosses make the vocabulary nine times as large and the tower on dev no better: what is left out of the table then
-    # is of no use, and a tenth of the bytes says less.
-    Task(
-        "adult-income, crossed",
-        "AUC",
-        adult,
-        (*_ADULT, f"features.crosses={json.dumps(ADULT_CROSSES)}"),
-        ADULT_FIELDS,
-        8,
-        positive=">50K",
-    ),
     Task(
         "movielens-latest-small",
         "HR@10",
