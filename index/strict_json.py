@@ -21,7 +21,8 @@ def parse_json(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One object of its pairs, as json takes it for a hook. Raises InputError naming a key that is in them twice."""
     value = dict(pairs)
     if len(value) < len(pairs):
         name = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -34,4 +35,4 @@ def _refuse(constant: str) -> None:
 
 
 # Made once: json.loads would make one for every call.
-_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(parse_constant=_refuse, object_pairs_hook=without_duplicates)

@@ -23,6 +23,7 @@ from index.errors import InputError, json_kind
 from index.field_spec import FieldSpec
 from index.fields import Fields, fields_read
 from index.labels import Label, check_id
+from index.strict_json import without_duplicates
 
 SPLITS = ("train", "dev", "test")
 _LARGEST_GROUP = 0.02
@@ -271,7 +272,7 @@ def _object(line: bytes) -> dict[str, Any]:
     if not line.strip():
         raise InputError("is blank; write one JSON object a line")
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=without_duplicates)
         # Decoded UTF-8 has no surrogates of its own; only an escape can bring one in.
         if _SURROGATE.search(line):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -285,14 +286,6 @@ def _object(line: bytes) -> dict[str, Any]:
         raise InputError(f"is JSON that cannot be taken ({error}); write one plain object") from error
     if not isinstance(value, dict):
         raise InputError(f"is {json_kind(value)}; write one JSON object a line")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise InputError(f"has the key {name!a} twice in one object; keep one")
     return value
 
 

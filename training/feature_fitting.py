@@ -68,17 +68,18 @@ def fit_features(
     if spec.pieces and lexicon is None:
         lexicon = Lexicon(learn_pieces(spec, [*queries.texts, *labels.texts]))
         spec = replace(spec, lexicon=lexicon.digest)
+    parts = (("query", queries), ("label", labels))
     learned_vocabulary = lexicon is not None and lexicon.vocabulary is not None
     if spec.table == "exact" and not learned_vocabulary:
-        vocabulary = np.unique(np.concatenate(_distinct(spec, queries, labels, lexicon)))
+        vocabulary = np.unique(np.concatenate([values for values, _ in counted_values(spec, parts, lexicon)]))
         lexicon = Lexicon(None if lexicon is None else lexicon.pieces, vocabulary)
         spec = replace(spec, rows=max(1, len(vocabulary)), lexicon=lexicon.digest)
     if spec.table in ("split", "quotient_split") and not spec.parts:
-        distinct = _distinct(spec, queries, labels, lexicon)
-        counts = [len(values) * space.probes for values, space in zip(distinct, spec.layout(), strict=True)]
+        found = counted_values(spec, parts, lexicon)
+        counts = [len(values) * space.probes for (values, _), space in zip(found, spec.layout(), strict=True)]
         # The quotient and the remainder need a row each.
-        parts = levelled_parts(spec.rows, counts, least=2 if spec.table == "quotient_split" else 1)
-        spec = replace(spec, parts=parts)
+        least = 2 if spec.table == "quotient_split" else 1
+        spec = replace(spec, parts=levelled_parts(spec.rows, counts, least=least))
     return spec, lexicon
 
 
@@ -188,39 +189,41 @@ def _alphabet(normal: Sequence[str], most: int) -> list[str]:
     return [chr(point) for point in sorted(order[counts[order] > 0].tolist())]
 
 
-def _distinct(
-    spec: FeatureSpec, queries: Records, labels: Records, lexicon: Lexicon | None
-) -> list[NDArray[np.uint64]]:
-    """The hashes of the distinct values of each of the spec's namespaces, ascending."""
-    # Hashes come before placement, which is what is not fitted yet.
-    free = replace(spec, table="shared")
-    found = [_Values() for _ in spec.namespaces]
-    for tower, records in (("query", queries), ("label", labels)):
-        featurizer = Featurizer(free, tower, lexicon)
+def counted_values(
+    spec: FeatureSpec, parts: Sequence[tuple[str, Records]], lexicon: Lexicon | None
+) -> list[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+    """Of each of the spec's namespaces the hashes of the distinct values of records, ascending, and how often they
+    occur. parts: records, each with its tower, "query" or "label"."""
+    found = [_Counts() for _ in spec.namespaces]
+    for tower, records in parts:
+        # Hashes come before placement: they need no parts and nothing is left out.
+        featurizer = Featurizer(replace(spec, table="shared", parts=()), tower, lexicon)
         for block in records.blocks():
             namespaces, hashes = featurizer.hashes(block.texts, block.fields)
             # Of two bytes, they are sorted by radix.
             order = np.argsort(namespaces.astype(np.int16), kind="stable")
             bounds = np.searchsorted(namespaces[order], np.arange(len(found) + 1))
             hashes = hashes[order]
-            for values, (start, stop) in zip(found, pairwise(bounds.tolist()), strict=True):
-                values.add(hashes[start:stop])
-    return [values.distinct() for values in found]
+            for counts, (start, stop) in zip(found, pairwise(bounds.tolist()), strict=True):
+                counts.add(hashes[start:stop])
+    return [counts.merged() for counts in found]
 
 
-class _Values:
-    """Distinct hashes, collected: what is new is merged in when it has become as much as there is already."""
+class _Counts:
+    """Hashes and how often they were added, merged whenever what is new outgrows what is there."""
 
     def __init__(self) -> None:
-        self._merged, self._new, self._waiting = np.zeros(0, dtype=np.uint64), list[NDArray[np.uint64]](), 0
+        self._values, self._counts = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
 
     def add(self, hashes: NDArray[np.uint64]) -> None:
-        self._new.append(np.unique(hashes))
-        self._waiting += len(self._new[-1])
-        if self._waiting > max(_MERGED_AT, len(self._merged)):
-            self.distinct()
+        values, counts = np.unique(hashes, return_counts=True)
+        self._values.append(values)
+        self._counts.append(counts)
+        if sum(map(len, self._values[1:])) > max(_MERGED_AT, len(self._values[0])):
+            self.merged()
 
-    def distinct(self) -> NDArray[np.uint64]:
-        self._merged = np.unique(np.concatenate([self._merged, *self._new]))
-        self._new, self._waiting = [], 0
-        return self._merged
+    def merged(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        values, inverse = np.unique(np.concatenate(self._values), return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate(self._counts), len(values)).astype(np.int64)
+        self._values, self._counts = [values], [counts]
+        return values, counts

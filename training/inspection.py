@@ -17,15 +17,15 @@ from index.features import FeatureSpec
 from training.checkpoint import load_best, load_checkpoint
 from training.config import Config, load_config
 from training.corpus import Split, hold_out, load_corpus, split_path
+from training.dataset import HELD_BY
 from training.feature_fitting import Records, of_tower
+from training.members import touched_in
 from training.run import CONFIG, begun_from, corpus_of, run_lexicon
 from training.table_values import Sharing, TableValues, Unmet
 from training.trainer import best_point
 from training.warm_start import earlier_runs
 
 _WORST = 5
-# As training.dataset does, which holds the same records out of train for every run.
-_HELD_BY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def inspect_run(run: Path, corpus: Path | None = None) -> RunInspection:
         labels = len(tensors["free"])
         members.append(_member(member, load_config(member / CONFIG), tensors))
         for tower in _towers(config):
-            rows = _touched(tensors, tower)
+            rows = touched_in(tensors, tower)
             if rows is not None:
                 touched.setdefault(tower, []).append(rows)
     folder = corpus or corpus_of(runs[0])
@@ -179,21 +179,9 @@ def _table_name(tensors: Mapping[str, Tensor], tower: str) -> str | None:
     return next((name.removesuffix("table") for name in names if name.format("weight") in tensors), None)
 
 
-def _touched(tensors: Mapping[str, Tensor], tower: str) -> NDArray[np.bool_] | None:
-    """(rows,): which rows, they or their gates or their part in attention, were ever moved; None without a table."""
-    prefix = _table_name(tensors, tower)
-    if prefix is None:
-        return None
-    names = (f"{prefix.format('adagrad')}{name}" for name in ("table", "gates", "attention"))
-    sums = [tensors[name] for name in names if name in tensors]
-    # A tower without histories has an attention table of no rows.
-    touched: NDArray[np.bool_] = torch.stack([one for one in sums if len(one)]).gt(0).any(dim=0).numpy()
-    return touched
-
-
 def table_health(tensors: Mapping[str, Tensor], tower: str) -> TableHealth | None:
     """Of a checkpoint's tower; None where it has no table."""
-    prefix, touched = _table_name(tensors, tower), _touched(tensors, tower)
+    prefix, touched = _table_name(tensors, tower), touched_in(tensors, tower)
     if prefix is None or touched is None:
         return None
     weights = prefix.format("weight")
@@ -281,7 +269,7 @@ def _parts(config: Config, folder: Path) -> tuple[Records, Records, Records]:
         queries, dev = Records(train.texts, train.fields), corpus.splits["dev"]
         held = Records(dev.texts, dev.fields)
     else:
-        queries, held = (_some(train, rows) for rows in hold_out(train, config.training.dev_share, _HELD_BY))
+        queries, held = (_some(train, rows) for rows in hold_out(train, config.training.dev_share, HELD_BY))
     if config.label.text_queries:
         fields = None if queries.fields is None else [*queries.fields, *[None] * len(corpus.label_texts)]
         queries = Records([*queries.texts, *corpus.label_texts], fields)

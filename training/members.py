@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,18 @@ def member_runs(run: Path) -> list[Path]:
     return inside if inside and not (run / CONFIG).exists() else [run]
 
 
+def touched_in(tensors: Mapping[str, Tensor], tower: str) -> NDArray[np.bool_] | None:
+    """Which rows of a tower's table its training has moved, they or their gates or their part in attention, (rows,).
+
+    None without a table. tower: as the checkpoint names it.
+    """
+    sums = [value for name, value in tensors.items() if name.startswith(f"{tower}.adagrad.")]
+    # A tower without histories has an attention table of no rows.
+    moved = [value > 0 for value in sums if len(value)]
+    touched: NDArray[np.bool_] | None = torch.stack(moved).any(dim=0).cpu().numpy() if moved else None
+    return touched
+
+
 def touched_rows(runs: Sequence[Path]) -> dict[str, NDArray[np.bool_]]:
     """Which table rows the training of all these runs has touched, (rows,), by tower: "query" and "label".
 
@@ -44,10 +56,11 @@ def touched_rows(runs: Sequence[Path]) -> dict[str, NDArray[np.bool_]]:
     for run in runs:
         sums = load_best(run, ".adagrad.")[0]
         for side, of_runs in found.items():
-            own = [value > 0 for name, value in sums.items() if name.startswith((f"{side}.", "tower."))]
-            if not own:
+            touched = touched_in(sums, side)
+            touched = touched_in(sums, "tower") if touched is None else touched
+            if touched is None:
                 raise BundleError(f"{run}: the checkpoint has no table of the {side} tower; train the run again")
-            of_runs.append(torch.stack(own).any(dim=0).numpy())
+            of_runs.append(touched)
     return {side: np.logical_and.reduce(of_runs) for side, of_runs in found.items()}
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.feature_spec import FeatureSpec
-from index.features import Featurizer
 from index.lexicon import Lexicon
 from index.placement import Placement
-from training.feature_fitting import Records
+from training.feature_fitting import Records, counted_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class TableValues:
 
     def distinct(self, parts: Sequence[tuple[str, Records]]) -> list[NDArray[np.uint64]]:
         """The hashes of the distinct values of records, each with its tower, "query" or "label"; ascending."""
-        return [values for values, _ in self._counted(parts)]
+        return [values for values, _ in counted_values(self._spec, parts, self._lexicon)]
 
     def sharing(self, distinct: Sequence[NDArray[np.uint64]]) -> list[Sharing]:
         """How these values share the rows: of each namespace that has some, and last of all of them together."""
@@ -98,7 +97,7 @@ class TableValues:
         """Look-ups of records against the rows (rows,) that each of several trainings has touched; the share is the
         mean over these. Of each namespace, and last of all of them together."""
         found, hits = [], []
-        for place, (values, counts) in enumerate(self._counted(parts)):
+        for place, (values, counts) in enumerate(counted_values(self._spec, parts, self._lexicon)):
             who, rows = self._rows(place, values)
             probes = np.bincount(who, minlength=len(values))
             look_ups = int((np.maximum(1, probes) * counts).sum())
@@ -108,20 +107,6 @@ class TableValues:
         everything = sum(one.look_ups for one in found)
         met = [sum(some) for some in zip(*hits, strict=True)]
         return [*found, Unmet(everything, _share_left(everything, met))]
-
-    def _counted(self, parts: Sequence[tuple[str, Records]]) -> list[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
-        """Distinct hashes of each namespace, ascending, and how often they occur."""
-        found = [_Counts() for _ in self._spaces]
-        for tower, records in parts:
-            # Hashes come before the table: it needs no parts and leaves nothing out.
-            featurizer = Featurizer(replace(self._spec, table="shared", parts=()), tower, self._lexicon)
-            for block in records.blocks():
-                namespaces, hashes = featurizer.hashes(block.texts, block.fields)
-                order = np.argsort(namespaces, kind="stable")
-                bounds = np.searchsorted(namespaces[order], np.arange(len(found) + 1))
-                for place, counts in enumerate(found):
-                    counts.add(hashes[order[bounds[place] : bounds[place + 1]]])
-        return [counts.merged() for counts in found]
 
     def _rows(self, place: int, values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pairs of a value's number and a row that it looks up, each pair once; both (m,)."""
@@ -138,29 +123,6 @@ class TableValues:
         if self._spec.table.endswith("split"):
             return self._spec.parts[place], self._spec.parts[place + 1]
         return 0, self._spec.rows
-
-
-class _Counts:
-    """Hashes and how often they were added, merged whenever what is new outgrows what is there."""
-
-    def __init__(self) -> None:
-        self._values, self._counts = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=np.int64)]
-
-    def add(self, hashes: NDArray[np.uint64]) -> None:
-        values, counts = np.unique(hashes, return_counts=True)
-        self._values.append(values)
-        self._counts.append(counts)
-        if sum(map(len, self._values[1:])) > max(_MERGED_AT, len(self._values[0])):
-            self.merged()
-
-    def merged(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        values, inverse = np.unique(np.concatenate(self._values), return_inverse=True)
-        counts = np.bincount(inverse, np.concatenate(self._counts), len(values)).astype(np.int64)
-        self._values, self._counts = [values], [counts]
-        return values, counts
-
-
-_MERGED_AT = 1 << 20
 
 
 def _hit(rows: int, others: int) -> float:
