@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 from tests_support import TINY
 from training.batches import Batch
+from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.dataset import Dataset
-from training.trainer import Trainer
+from training.run import start_run
+from training.trainer import InterruptedRunError, Trainer
 
 SHORT = (*TINY, "training.epochs=2", "training.batch=16", "negatives.sampled=10")
 KINDS = {
@@ -47,6 +54,32 @@ def each_step(trainer: Trainer, changed: Callable[[int, float], float]) -> list[
 
     trainer.step = counted  # type: ignore[method-assign]
     return seen
+
+
+def check_resuming(stops: Sequence[int], dataset: Dataset, settings: Sequence[str], corpus: Path, folder: Path) -> None:
+    """A run of two epochs that is stopped after any of these steps, and resumed, ends where an unbroken one does."""
+    whole = trainer_of(dataset, *settings)
+    wanted = each_step(whole, lambda number, loss: loss)
+    whole.train(folder)
+    assert np.isfinite(wanted).all()
+    assert losses(whole) == pytest.approx(np.reshape(wanted, (2, -1)).mean(axis=1), rel=1e-6)
+    for stop in stops:
+        run = folder / f"stopped{stop}"
+        start_run(run, corpus, dataset, whole.config)
+        broken = trainer_of(dataset, *settings)
+        found = stop_after(broken, stop)
+        with pytest.raises(InterruptedRunError, match=r"stopped after step \d+ of epoch [12]; go on .* --resume"):
+            broken.train(run)
+        resumed = trainer_of(dataset, *settings)
+        resumed.resume(run)
+        later = each_step(resumed, lambda number, loss: loss)
+        resumed.train(run)
+        assert found + later == pytest.approx(wanted, rel=1e-6)
+        assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
+        kept, same = load_checkpoint(folder)[0], load_checkpoint(run)[0]
+        assert set(kept) == set(same)
+        for key, value in kept.items():
+            assert torch.equal(value, same[key]), key
 
 
 def stop_after(trainer: Trainer, steps: int) -> list[float]:

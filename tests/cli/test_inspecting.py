@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cli.main import main
+from cli_support import called
 from tests_support import TINY, write_corpus, write_field_corpus
 from training.checkpoint import load_best
 
@@ -21,20 +21,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Exit code, output and the last line of standard error of a call in this process."""
-
-    def called(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["labelspace", *(str(argument) for argument in arguments)])
-        code: str | int | None = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        assert isinstance(code, int)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err.splitlines()[-1] if said.err else ""
-
-    return called
+    return partial(called, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli.main import main
+from cli_support import called
 from index.collection import Collection, current_bundle
 from tests_support import TINY, write_corpus, write_lines
 
@@ -37,25 +37,15 @@ def fails(code: int, *arguments: str | Path, given: bytes = b"") -> str:
     return text
 
 
-def called(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
-) -> tuple[int, str]:
-    """Exit code and last line of standard error of a call in this process: torch is loaded once for many of them."""
-    monkeypatch.setattr(sys, "argv", ["labelspace", *(str(argument) for argument in arguments)])
-    code: str | int | None = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code
-    assert isinstance(code, int)
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return code, error.splitlines()[-1] if error else ""
-
-
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    return lambda *arguments: called(capsys, monkeypatch, *arguments)
+    """Exit code and last line of standard error of a call in this process."""
+
+    def coded(*arguments: str | Path) -> tuple[int, str]:
+        code, _, error = called(capsys, monkeypatch, *arguments)
+        return code, error
+
+    return coded
 
 
 def test_help_answers_in_half_a_second() -> None:

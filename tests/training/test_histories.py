@@ -6,17 +6,13 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from tests_support import write_lines
-from trainer_support import each_step, stop_after, trainer_of
-from training.checkpoint import load_checkpoint
+from trainer_support import check_resuming, trainer_of
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
-from training.run import start_run
-from training.trainer import InterruptedRunError
 
 HISTORY = 'features.fields={seen={kind="history", top=4, tower="query"}}'
 FORMS = {
@@ -64,26 +60,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 ) -> None:
     settings = FORMS[form]
     dataset = dataset_of(*settings)
-    whole = trainer_of(dataset, *settings)
-    wanted = each_step(whole, lambda number, loss: loss)
-    whole.train(tmp_path)
-    assert np.isfinite(wanted).all()
-    for stop in (1, whole.per_epoch + 2):
-        run = tmp_path / f"stopped{stop}"
-        broken = trainer_of(dataset, *settings)
-        start_run(run, corpus, dataset, whole.config)
-        found = stop_after(broken, stop)
-        with pytest.raises(InterruptedRunError):
-            broken.train(run)
-        resumed = trainer_of(dataset, *settings)
-        resumed.resume(run)
-        later = each_step(resumed, lambda number, loss: loss)
-        resumed.train(run)
-        assert found + later == pytest.approx(wanted, rel=1e-6)
-        kept, same = load_checkpoint(tmp_path)[0], load_checkpoint(run)[0]
-        assert set(kept) == set(same)
-        for key, value in kept.items():
-            assert torch.equal(value, same[key]), key
+    check_resuming((1, trainer_of(dataset, *settings).per_epoch + 2), dataset, settings, corpus, tmp_path)
 
 
 @pytest.mark.parametrize("form", ["one bag", "separate"])

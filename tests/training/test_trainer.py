@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from index.errors import BundleError, InputError, LabelspaceError
 from tests_support import write_corpus
-from trainer_support import KINDS, SHORT, each_step, losses, stop_after, trainer_of
+from trainer_support import KINDS, SHORT, check_resuming, each_step, losses, stop_after, trainer_of
 from training.batches import Batch
 from training.checkpoint import CHECKPOINT, load_checkpoint
 from training.config import load_config
@@ -37,28 +37,8 @@ def test_a_run_stopped_at_any_step_and_resumed_ends_where_an_unbroken_one_does(
 ) -> None:
     settings = KINDS[name]
     dataset = datasets(*settings)
-    whole = trainer_of(dataset, *settings)
-    wanted = each_step(whole, lambda number, loss: loss)
-    whole.train(tmp_path)
-    assert np.isfinite(wanted).all()
-    assert losses(whole) == pytest.approx(np.reshape(wanted, (2, -1)).mean(axis=1), rel=1e-6)
-    for stop in (1, whole.per_epoch - 1, whole.per_epoch, whole.per_epoch + 2):
-        run = tmp_path / f"stopped{stop}"
-        start_run(run, corpus, dataset, whole.config)
-        broken = trainer_of(dataset, *settings)
-        found = stop_after(broken, stop)
-        with pytest.raises(InterruptedRunError, match=r"stopped after step \d+ of epoch [12]; go on .* --resume"):
-            broken.train(run)
-        resumed = trainer_of(dataset, *settings)
-        resumed.resume(run)
-        later = each_step(resumed, lambda number, loss: loss)
-        resumed.train(run)
-        assert found + later == pytest.approx(wanted, rel=1e-6)
-        assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
-        kept, same = load_checkpoint(tmp_path)[0], load_checkpoint(run)[0]
-        assert set(kept) == set(same)
-        for key, value in kept.items():
-            assert torch.equal(value, same[key]), key
+    last = trainer_of(dataset, *settings).per_epoch
+    check_resuming((1, last - 1, last, last + 2), dataset, settings, corpus, tmp_path)
 
 
 def test_a_run_stopped_again_and_again_ends_there_too(
