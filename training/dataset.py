@@ -25,7 +25,8 @@ from training.corpus import Corpus, Split, hold_out, load_corpus, split_path
 from training.feature_fitting import Records, fit_features, of_tower
 from training.tower import Items
 
-_HELD_BY = 0
+# The seed by which dev is held out of train, the same for every run.
+HELD_BY = 0
 
 KnownRows = Mapping[str, NDArray[np.bool_]]
 Prepare = Callable[[Sequence[str], Sequence[Fields | None] | None], Items]
@@ -83,13 +84,17 @@ def load_dataset(
         kept, held = np.arange(len(train)), None
     else:
         # Whatever the seed of the run: those of several seeds are one model, and each of them may be exported alone.
-        kept, held = hold_out(train, config.training.dev_share, _HELD_BY)
+        kept, held = hold_out(train, config.training.dev_share, HELD_BY)
     relevance, excluded = train.relevance[kept], train.excluded[kept]
     if not relevance.nnz:
         raise InputError(f"{folder}: no training record has a label; there is nothing to learn")
     counts = np.bincount(relevance.indices, minlength=len(corpus.label_ids)).astype(np.int64)
     texts = [train.texts[row] for row in kept]
     fields = None if train.fields is None else [train.fields[row] for row in kept]
+    if not any(text.strip() for text in texts) and not any(fields or ()):
+        raise InputError(
+            f"{folder}: no training record has a text, or a field that is read; name some in features.fields"
+        )
     labels = Records(corpus.label_texts, of_tower(corpus.label_fields, config.features.fields, "label"))
     features, lexicon = _fitted(config, Records(texts, fields), labels, lexicon)
     prepare_queries, prepare_labels = preparers(replace(config, features=features), lexicon, known)

@@ -171,3 +171,15 @@ def test_beside_a_transformer_only_fields_are_fitted(corpus: Path, tmp_path: Pat
         load_dataset(corpus, config_of(*transformer, "features.pieces=9"))
     plain = load_config(None, [*SHORT, *transformer[:-1]])
     assert load_dataset(corpus, plain).features == plain.features
+
+
+def test_records_of_fields_alone_need_fields_that_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    write_lines(
+        folder / "train.jsonl", [{"id": str(row), "fields": {"age": row}, "labels": [str(row % 2)]} for row in range(9)]
+    )
+    with pytest.raises(InputError, match=r"fields: no training record has a text, or a field that is read; name some"):
+        load_dataset(folder, load_config(None, SHORT))
+    read = load_dataset(folder, load_config(None, [*SHORT, 'features.fields={age={kind="numeric"}}']))
+    assert len(read.queries) + len(read.dev.items) == 9
