@@ -13,7 +13,7 @@ test: lint types imports unit
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install Python 3.11 or later" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,transformer,report,bench,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,transformer,report,bench,serve,postgres,dev]'
 	@touch $(STAMP)
 
 lint: $(STAMP)

@@ -1,24 +1,20 @@
-"""The durable log of changes to a collection's labels: numbered, append-only, on disk before it is answered."""
+"""What can change in a collection: labels put and removed, feedback, examples removed; and how the log writes it down."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from time import time
 
-from index.errors import BundleError, LabelspaceError, first_line
+from index.errors import BundleError
 from index.fields import Fields
-
-LOG_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PutLabel:
-    """A label as it shall be: its text and fields, texts it fits, or a vector of its own (unit length not required)."""
+    """A label as it shall be: its text and fields, texts it fits, or a vector of its own (unit length not required).
+
+    What was said of the label before, by puts or by feedback, is gone.
+    """
 
     id: str
     text: str = ""
@@ -34,100 +30,85 @@ class RemoveLabel:
     id: str
 
 
-LabelChange = PutLabel | RemoveLabel
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A text (with fields, or fields alone) and which labels are right for it, and which are wrong."""
+
+    text: str
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    fields: Fields | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveExample:
+    """A text (with the fields it was given with) that shall be an example of a label no more; of none, without one."""
+
+    text: str
+    label: str | None = None
+    fields: Fields | None = None
+
+
+LabelChange = PutLabel | RemoveLabel | Feedback | RemoveExample
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A label change with its number in the log; numbers start at 1 and rise."""
+    """A change with its number in the log; numbers start at 1 and rise."""
 
     number: int
     what: LabelChange
 
 
-class ChangeLog:
-    """A SQLite file in WAL mode; every append is fsynced before it returns. Safe to use from several threads."""
-
-    def __init__(self, path: Path) -> None:
-        """Open or create the log. Raises BundleError when the file is not a log of this version."""
-        self.path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > LOG_FORMAT:
-                raise BundleError(f"{path}: change log of format {version}; this program reads up to {LOG_FORMAT}")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS changes (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, "
-                "kind TEXT NOT NULL, label TEXT NOT NULL, body TEXT NOT NULL)"
-            )
-            self._connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
-        except sqlite3.Error as error:
-            raise BundleError(f"{path}: not a readable change log ({first_line(error)})") from error
-
-    def append(self, changes: Sequence[LabelChange]) -> list[int]:
-        """Add all changes or none; returns their numbers. Raises LabelspaceError when they could not be stored."""
-        rows = [(time(), *_encode(change)) for change in changes]
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                numbers = [self._insert(row) for row in rows]
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise LabelspaceError(f"{self.path}: the change was not stored ({first_line(error)})") from error
-        return numbers
-
-    def since(self, number: int) -> Iterator[Change]:
-        """The changes after `number`, in order."""
-        query = "SELECT number, kind, label, body FROM changes WHERE number > ? ORDER BY number LIMIT 1000"
-        while True:
-            with self._lock:
-                rows = self._fetch(query, number)
-            if not rows:
-                return
-            for number, kind, label, body in rows:
-                yield Change(number, _decode(self.path, number, kind, label, body))
-
-    def last(self) -> int:
-        """The number of the newest change, 0 when there is none."""
-        with self._lock:
-            newest = self._fetch("SELECT max(number) FROM changes WHERE number > ?", 0)[0][0]
-        return int(newest or 0)
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    def _insert(self, row: tuple[float, str, str, str]) -> int:
-        cursor = self._connection.execute("INSERT INTO changes (at, kind, label, body) VALUES (?, ?, ?, ?)", row)
-        return int(cursor.lastrowid or 0)
-
-    def _fetch(self, query: str, number: int) -> list[tuple[int, str, str, str]]:
-        try:
-            return self._connection.execute(query, (number,)).fetchall()
-        except sqlite3.Error as error:
-            raise BundleError(f"{self.path}: not a readable change log ({first_line(error)})") from error
+def labels_of(change: LabelChange) -> tuple[str, ...]:
+    """The ids of all labels that a change names."""
+    match change:
+        case PutLabel(id=label) | RemoveLabel(id=label):
+            return (label,)
+        case Feedback(right=right, wrong=wrong):
+            return (*right, *wrong)
+        case RemoveExample(label=label):
+            return () if label is None else (label,)
 
 
-def _encode(change: LabelChange) -> tuple[str, str, str]:
+def encode(change: LabelChange) -> tuple[str, str, str]:
+    """Kind, label id ("" where there is no one label) and JSON body, as a log stores them."""
     match change:
         case PutLabel(id=label, text=text, examples=examples, vector=vector, fields=fields):
             # Without a word of fields where there are none: as every log was written before labels had them.
-            body = {"text": text, "examples": examples, "vector": vector, **({"fields": fields} if fields else {})}
-            return "put", label, json.dumps(body, ensure_ascii=False)
+            body = {"text": text, "examples": examples, "vector": vector, **_named(fields)}
+            return "put", label, _json(body)
         case RemoveLabel(id=label):
             return "remove", label, "{}"
+        case Feedback(text=text, right=right, wrong=wrong, fields=fields):
+            return "feedback", "", _json({"text": text, "right": right, "wrong": wrong, **_named(fields)})
+        case RemoveExample(text=text, label=label, fields=fields):
+            return "forget", label or "", _json({"text": text, **_named(fields)})
 
 
-def _decode(path: Path, number: int, kind: str, label: str, body: str) -> LabelChange:
-    if kind == "remove":
-        return RemoveLabel(label)
-    if kind == "put":
+def decode(place: str, number: int, kind: str, label: str, body: str) -> LabelChange:
+    """The change that `encode` wrote. Raises BundleError naming `place` and number for what it did not write."""
+    try:
         values = json.loads(body)
-        vector = None if values["vector"] is None else tuple(values["vector"])
-        return PutLabel(label, values["text"], tuple(values["examples"]), vector, values.get("fields"))
-    raise BundleError(f"{path}: change {number} is of unknown kind {kind!r}; a newer version wrote it")
+        match kind:
+            case "put":
+                vector = None if values["vector"] is None else tuple(values["vector"])
+                return PutLabel(label, values["text"], tuple(values["examples"]), vector, values.get("fields"))
+            case "remove":
+                return RemoveLabel(label)
+            case "feedback":
+                right, wrong = tuple(values["right"]), tuple(values["wrong"])
+                return Feedback(values["text"], right, wrong, values.get("fields"))
+            case "forget":
+                return RemoveExample(values["text"], label or None, values.get("fields"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{place}: change {number} is damaged; restore the log from a copy") from error
+    raise BundleError(f"{place}: change {number} is of unknown kind {kind!r}; a newer version wrote it")
+
+
+def _named(fields: Fields | None) -> dict[str, Fields]:
+    return {"fields": fields} if fields else {}
+
+
+def _json(body: dict[str, object]) -> str:
+    return json.dumps(body, ensure_ascii=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 from index.bundle import Bundle, read_manifest
-from index.changes import ChangeLog, LabelChange, PutLabel, RemoveLabel
+from index.change_log import ChangeLog
+from index.changes import LabelChange, PutLabel, RemoveLabel
 from index.errors import BundleError, InputError, LabelspaceError, UnknownLabelError, first_line
 from index.files import new_folder, write_json, write_text
 from index.labels import check_id

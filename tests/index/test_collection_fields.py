@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.changes import Change, ChangeLog, PutLabel
+from index.change_log import ChangeLog
+from index.changes import Change, PutLabel
 from index.collection import Collection
 from index.errors import InputError
 from index.features import FeatureSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from index.changes import Change, ChangeLog, LabelChange, PutLabel, RemoveLabel
+from index.change_log import ChangeLog
+from index.changes import Change, LabelChange, PutLabel, RemoveLabel
 from index.errors import BundleError, LabelspaceError
 
 CHANGES: list[LabelChange] = [
