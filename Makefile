@@ -13,7 +13,7 @@ test: lint types imports unit
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not here; install Python 3.11 or later" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,transformer,report,bench,serve,postgres,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,train,transformer,report,bench,serve,postgres,dev]'
 	@touch $(STAMP)
 
 lint: $(STAMP)
@@ -33,9 +33,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-# Rewrites the pinned versions from what is installed now.
+# Rewrites the pinned versions from what is installed now; FAISS is the same whichever of its two wheels is taken.
 lock: $(STAMP)
-	$(BIN)/pip freeze --exclude-editable | sed 's,+cpu,,' > constraints.txt
+	$(BIN)/pip freeze --exclude-editable | sed 's,+cpu,,; s,^faiss-cpu==\(.*\),&\nfaiss-gpu==\1,' > constraints.txt
 
 clean:
 	rm -rf .venv demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from index.bundle import Bundle
-from index.collection import current_bundle
+from index.bundles import current_bundle
 from index.features import FeatureSpec, Featurizer
 from index.field_spec import parse_fields
 from index.fields import Fields

@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("labelspace", "numpy", "torch", "faiss-cpu", "onnxruntime", "fastapi", "uvicorn")
+from index.device import faiss_versions
+
+PACKAGES = ("labelspace", "numpy", "torch", "onnxruntime", "fastapi", "uvicorn")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,7 +39,7 @@ def describe() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {**{name: version(name) for name in PACKAGES}, **faiss_versions()},
     }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from cli.options import device_options, log_option, read_filter
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -42,13 +44,34 @@ def export(run: Path, collection: Path, corpus: Path | None, recall: float, dim:
 @click.argument("file", default="-")
 @click.option("-k", "top_k", default=10, show_default=True, type=click.IntRange(1, 1000), help="Labels per text.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Leave out labels less probable than this.")
-def predict(collection: Path, file: str, top_k: int, threshold: float | None) -> None:
+@click.option(
+    "--filter",
+    "only",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only labels whose field has this value; repeatable: any of one name's values, all of the names.",
+)
+@log_option()
+@device_options
+def predict(  # noqa: PLR0913 - one parameter an option
+    collection: Path,
+    file: str,
+    top_k: int,
+    threshold: float | None,
+    only: tuple[str, ...],
+    log: str | None,
+    device: str,
+    fp16: bool,
+    sharded: bool,
+) -> None:
     """Predict labels for FILE (- for standard input): plain lines or JSONL in, JSONL out."""
     from cli.predicting import open_lines, predict_lines
     from index.collection import Collection
+    from index.device import Device
 
-    with open_lines(file) as lines, Collection(collection) as opened:
-        bad = predict_lines(opened.snapshot, lines, sys.stdout, top_k=top_k, threshold=threshold)
+    chosen, where = read_filter(only), Device.parse(device, fp16=fp16, sharded=sharded)
+    with open_lines(file) as lines, Collection(collection, log=log, device=where) as opened:
+        bad = predict_lines(opened.snapshot, lines, sys.stdout, top_k=top_k, threshold=threshold, only=chosen)
     if bad:
         first, reason = bad[0]
         raise click.UsageError(f"{len(bad)} of the lines were not predicted; the first is {file}:{first}: {reason}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cli.options import log_option
+
 
 @click.command()
 @click.argument("collection", type=click.Path(path_type=Path))
@@ -24,6 +26,7 @@ import click
 )
 @click.option("--a", "a", default=0.55, show_default=True, help="Propensity constant A.")
 @click.option("--b", "b", default=1.5, show_default=True, help="Propensity constant B.")
+@log_option()
 def evaluate(  # noqa: PLR0913 - one parameter an option
     collection: Path,
     corpus: Path,
@@ -35,6 +38,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     bootstrap: int,
     a: float,
     b: float,
+    log: str | None,
 ) -> None:
     """Measure what COLLECTION serves on a split of CORPUS."""
     from index.collection import Collection
@@ -48,7 +52,7 @@ def evaluate(  # noqa: PLR0913 - one parameter an option
     if report is not None:
         check_report_extra()
     curve = read_curve(run) if run is not None else ()
-    with Collection(collection) as opened:
+    with Collection(collection, log=log) as opened:
         judgement = judge(opened.snapshot, corpus, split=split, rows=rows)
         evaluation = sum_up(judgement, opened.snapshot, a=a, b=b, bootstrap=bootstrap)
         click.echo(format_evaluation(evaluation))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.options import log_option
+
 if TYPE_CHECKING:
     from index.build import IndexReport
     from index.collection_report import BundleReport, CollectionReport
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 @click.argument("place", metavar="RUN|COLLECTION", type=click.Path(path_type=Path))
 @click.option("--corpus", type=click.Path(path_type=Path), help="Compare a run's table with this corpus, not its own.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything to this file too.")
-def inspect(place: Path, corpus: Path | None, json_file: Path | None) -> None:
+@log_option()
+def inspect(place: Path, corpus: Path | None, json_file: Path | None, log: str | None) -> None:
     """Show what is in a RUN (settings, progress, how its table and readers are used) or in a COLLECTION (bundles, index
     and memory, sizes, changes)."""
     from index.errors import InputError
@@ -30,7 +33,7 @@ def inspect(place: Path, corpus: Path | None, json_file: Path | None) -> None:
 
         if corpus is not None:
             raise click.UsageError("--corpus goes with a run; `labelspace evaluate` measures a collection on one")
-        report = report_collection(place)
+        report = report_collection(place, log=log)
         lines = format_collection(report)
     else:
         if not any((place / name).exists() for name in ("config.toml", "seed-0")):

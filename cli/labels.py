@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.options import log_option, read_fields
+
 if TYPE_CHECKING:
-    from index.fields import Fields
+    from index.changes import LabelChange
 
 _COLLECTION = click.argument("collection", type=click.Path(path_type=Path))
+_LOG = log_option()
+_TEXT = click.option("--text", default="", help="The text that it is about.")
+_FIELDS = click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A value of a field; repeatable.")
 
 
 @click.group()
@@ -21,28 +26,30 @@ def labels() -> None:
 
 @labels.command("list")
 @_COLLECTION
+@_LOG
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--after", metavar="ID", help="Begin behind this label.")
-def list_(collection: Path, limit: int, after: str | None) -> None:
+def list_(collection: Path, log: str | None, limit: int, after: str | None) -> None:
     """Print ids and texts, tab between them, in row order."""
     from itertools import islice
 
     from index.collection import Collection
 
-    with Collection(collection) as opened:
+    with Collection(collection, log=log) as opened:
         for _, label in islice(opened.snapshot.labels.after(after), limit):
             click.echo(f"{label.id}\t{label.text}")
 
 
 @labels.command()
 @_COLLECTION
+@_LOG
 @click.argument("label")
-def show(collection: Path, label: str) -> None:
-    """Print one label, and the fields with which it was put."""
+def show(collection: Path, log: str | None, label: str) -> None:
+    """Print one label, and its fields."""
     from index.collection import Collection
     from index.errors import UnknownLabelError
 
-    with Collection(collection) as opened:
+    with Collection(collection, log=log) as opened:
         row = opened.snapshot.labels.find(label)
         if row is None:
             raise UnknownLabelError(f"label {label!r}: there is no such label")
@@ -53,18 +60,18 @@ def show(collection: Path, label: str) -> None:
 
 @labels.command()
 @_COLLECTION
+@_LOG
 @click.argument("label")
 @click.option("--text", default="", help="What the label is called or means.")
 @click.option("--example", "examples", multiple=True, help="A text that the label fits; repeatable.")
-@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A value of a field; repeatable.")
-def add(collection: Path, label: str, text: str, examples: tuple[str, ...], fields: tuple[str, ...]) -> None:
+@_FIELDS
+def add(
+    collection: Path, log: str | None, label: str, text: str, examples: tuple[str, ...], fields: tuple[str, ...]
+) -> None:
     """Add a label, or replace it whole where the id is taken (the same as `edit`)."""
     from index.changes import PutLabel
-    from index.collection import Collection
 
-    said = _fields(fields)
-    with Collection(collection) as opened:
-        (number,) = opened.write([PutLabel(label, text, examples, fields=said)])
+    number = _write(collection, log, PutLabel(label, text, examples, fields=read_fields(fields)))
     click.echo(f"label {label}: stored as change {number}")
 
 
@@ -73,23 +80,54 @@ labels.add_command(add, "edit")
 
 @labels.command()
 @_COLLECTION
+@_LOG
 @click.argument("label")
-def remove(collection: Path, label: str) -> None:
+def remove(collection: Path, log: str | None, label: str) -> None:
     """Remove a label; it is predicted no more."""
     from index.changes import RemoveLabel
+
+    click.echo(f"label {label}: removed by change {_write(collection, log, RemoveLabel(label))}")
+
+
+@labels.command()
+@_COLLECTION
+@_LOG
+@_TEXT
+@_FIELDS
+@click.option("--right", multiple=True, metavar="ID", help="A label that fits; repeatable.")
+@click.option("--wrong", multiple=True, metavar="ID", help="A label that does not; repeatable.")
+def feedback(
+    collection: Path,
+    log: str | None,
+    text: str,
+    fields: tuple[str, ...],
+    right: tuple[str, ...],
+    wrong: tuple[str, ...],
+) -> None:
+    """Say which labels are right and which are wrong for a text."""
+    from index.changes import Feedback
+
+    number = _write(collection, log, Feedback(text, right, wrong, read_fields(fields)))
+    click.echo(f"feedback: stored as change {number}")
+
+
+@labels.command()
+@_COLLECTION
+@_LOG
+@_TEXT
+@_FIELDS
+@click.option("--label", metavar="ID", help="Of this label only; else of every label.")
+def forget(collection: Path, log: str | None, text: str, fields: tuple[str, ...], label: str | None) -> None:
+    """Remove a text from the examples of a label, or of all."""
+    from index.changes import RemoveExample
+
+    number = _write(collection, log, RemoveExample(text, label, read_fields(fields)))
+    click.echo(f"example: removed by change {number}")
+
+
+def _write(collection: Path, log: str | None, change: LabelChange) -> int:
+    """Store one change; returns its number."""
     from index.collection import Collection
 
-    with Collection(collection) as opened:
-        (number,) = opened.write([RemoveLabel(label)])
-    click.echo(f"label {label}: removed by change {number}")
-
-
-def _fields(given: tuple[str, ...]) -> Fields | None:
-    """The values by name, in the order given: one as it is, several of one name as a list."""
-    found: dict[str, list[str]] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--field")
-        found.setdefault(name, []).append(value)
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()} or None
+    with Collection(collection, log=log) as opened:
+        return opened.write([change])[0]

@@ -8,11 +8,13 @@ import sys
 import click
 
 from cli.bundle import export, predict
+from cli.bundles import bundles
 from cli.corpus import corpus
 from cli.demo import demo
 from cli.evaluating import evaluate
 from cli.inspecting import inspect
 from cli.labels import labels
+from cli.reindexing import reindex
 from cli.serve import serve
 from cli.train import train
 
@@ -23,7 +25,7 @@ def labelspace() -> None:
     """Predict the right few of very many labels: train, export, serve, and add labels while serving."""
 
 
-for verb in (corpus, train, export, evaluate, inspect, predict, labels, serve, demo):
+for verb in (corpus, train, export, evaluate, inspect, predict, labels, reindex, bundles, serve, demo):
     labelspace.add_command(verb)
 
 
@@ -48,6 +50,10 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         _fail("stopped", 1)
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        _fail("FAISS is not installed: pip install 'labelspace[cpu]', or 'labelspace[gpu]' for graphics cards", 1)
     except MemoryError:
         _fail("not enough memory", 1)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from index.errors import InputError
 from index.fields import Fields
+from index.label_filter import LabelFilter
 from index.snapshot import Snapshot, says_something
 from index.strict_json import parse_json
 
@@ -44,18 +45,24 @@ def open_lines(file: str) -> Iterator[IO[bytes]]:
 
 
 def predict_lines(
-    snapshot: Snapshot, lines: IO[bytes], out: IO[str], *, top_k: int, threshold: float | None
+    snapshot: Snapshot,
+    lines: IO[bytes],
+    out: IO[str],
+    *,
+    top_k: int,
+    threshold: float | None,
+    only: LabelFilter | None = None,
 ) -> list[tuple[int, str]]:
     """Write one JSON line per input line, in order, as the input comes; returns (line number, fault) of the bad ones.
 
     A line that begins with { is JSON with "text" or "fields", or both, and maybe "id"; any other line is the text
-    itself. A bad line is answered by {"line", "error"} and the rest goes on.
+    itself. A bad line is answered by {"line", "error"} and the rest goes on. only: labels that may be shown.
     """
     bad = []
     for numbered in _blocks(lines):
         block = [_read(number, line, snapshot) for number, line in numbered]
         good = [query for query in block if query.fault is None]
-        answers = iter(_answer(snapshot, good, top_k, threshold) if good else [])
+        answers = iter(_answer(snapshot, good, top_k, threshold, only) if good else [])
         for query in block:
             if query.fault is None:
                 answer = next(answers)
@@ -110,9 +117,11 @@ def _query(number: int, record: dict[str, Any], snapshot: Snapshot) -> _Query:
     return _Query(number, name, text, fields=fields)
 
 
-def _answer(snapshot: Snapshot, queries: list[_Query], top_k: int, threshold: float | None) -> list[dict[str, Any]]:
+def _answer(
+    snapshot: Snapshot, queries: list[_Query], top_k: int, threshold: float | None, only: LabelFilter | None
+) -> list[dict[str, Any]]:
     texts, fields = [query.text for query in queries], [query.fields for query in queries]
-    predictions = snapshot.predict(texts, top_k, fields)
+    predictions = snapshot.predict(texts, top_k, fields, only)
     probabilities = snapshot.probabilities(predictions)
     answers: list[dict[str, Any]] = []
     for query, rows, scores, chances in zip(queries, predictions.rows, predictions.scores, probabilities, strict=True):

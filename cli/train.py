@@ -16,6 +16,12 @@ import click
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, with the settings it was started with.")
 @click.option("--init", type=click.Path(path_type=Path), help="Start from the weights and settings of this run.")
 @click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="COLLECTION",
+    help="Train only the query tower, against the label vectors that this collection serves.",
+)
+@click.option(
     "--seeds", type=click.IntRange(1, 16), help="Train so many towers from different seeds; export joins them."
 )
 @click.option(
@@ -29,6 +35,7 @@ def train(  # noqa: PLR0913 - one parameter an option
     settings: tuple[str, ...],
     resume: bool,
     init: Path | None,
+    against: Path | None,
     seeds: int | None,
     time_limit: float | None,
     tensorboard: bool,
@@ -37,15 +44,25 @@ def train(  # noqa: PLR0913 - one parameter an option
     from training.config import load_config
     from training.dataset import load_dataset
     from training.distributed import is_first
+    from training.published import Published
+    from training.published_config import published_config
     from training.run import run_lexicon, saved_config
     from training.runs import RunOptions, train_runs
     from training.warm_start import continued_config
 
     if resume and init is not None:
         raise click.UsageError("--init starts a new run, --resume goes on with one that is there; give one of them")
+    if resume and against is not None:
+        raise click.UsageError("--against starts a new run; --resume goes on against what the run was started with")
+    published = None if against is None else Published.current(against)
     saved = saved_config(out) if resume else saved_config(init) if init is not None else None
-    chosen = load_config(config or saved, settings) if init is None else continued_config(init, config, settings)
-    dataset = load_dataset(corpus, chosen, None if saved is None else run_lexicon(saved.parent, chosen))
+    if published is not None:
+        chosen = published_config(published, config, settings, init)
+        lexicon = published.lexicon
+    else:
+        chosen = load_config(config or saved, settings) if init is None else continued_config(init, config, settings)
+        lexicon = None if saved is None else run_lexicon(saved.parent, chosen)
+    dataset = load_dataset(corpus, chosen, lexicon)
     # With what was fitted to the corpus: the bins of numbers, and who has which part of the table.
     chosen = replace(chosen, features=dataset.features)
     if is_first():
@@ -53,7 +70,7 @@ def train(  # noqa: PLR0913 - one parameter an option
             f"{dataset.examples} training queries, {len(dataset.dev.items)} dev queries, {len(dataset.labels)} labels",
             err=True,
         )
-    options = RunOptions(resume, init, seeds, time_limit, tensorboard)
+    options = RunOptions(resume, init, seeds, time_limit, tensorboard, published)
     epochs, seconds = train_runs(out, corpus, dataset, chosen, options)
     if is_first():
         click.echo(f"{out}: trained, {epochs} epochs in {seconds:.0f} s")

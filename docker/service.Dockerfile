@@ -14,7 +14,7 @@ COPY index /build/index
 COPY service /build/service
 COPY training /build/training
 RUN python3 -m venv /opt/labelspace \
- && pip install --no-cache-dir --disable-pip-version-check --constraint /build/constraints.txt '/build[serve]' \
+ && pip install --no-cache-dir --disable-pip-version-check --constraint /build/constraints.txt '/build[cpu,serve,postgres]' \
  && rm -rf /build \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin labelspace
 USER 10001

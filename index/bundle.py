@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.build import IndexReport
+from index.addition import Addition
+from index.build import IndexReport, open_index
 from index.calibration import Calibration
+from index.carried import Carried
 from index.encoder import Encoder
 from index.errors import BundleError, first_line
 from index.features import FeatureSpec, Featurizer
@@ -35,7 +37,8 @@ SEAL = "manifest.sha256"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself. change: the newest change of the collection's log that it already contains."""
+    """What a bundle says of itself. change: the newest change of the collection's log that it already contains.
+    addition: how vectors of labels come about that are changed while it serves."""
 
     bundle: str
     model: str
@@ -50,9 +53,11 @@ class Manifest:
     memory: IndexReport | None
     versions: Mapping[str, str]
     files: Mapping[str, FileSeal]
+    addition: Addition = field(default_factory=Addition)
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": BUNDLE_FORMAT, **asdict(self), "features": self.features.to_json()}
+        own = {"features": self.features.to_json(), "addition": self.addition.to_json()}
+        return {"format": BUNDLE_FORMAT, **asdict(self), **own}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Manifest:
@@ -66,6 +71,8 @@ class Manifest:
                 "index": IndexReport(**rest["index"]),
                 "memory": None if memory is None else IndexReport(**memory),
                 "files": {name: FileSeal(**seal) for name, seal in rest["files"].items()},
+                # The first bundles have none.
+                "addition": Addition.from_json(rest.get("addition", {})),
             }
         )
 
@@ -134,7 +141,8 @@ class Bundle:
     """An opened bundle.
 
     sums: (labels, dim) float32, the label vectors before they are brought to unit length. index: over their unit
-    vectors. memory, example_labels: over the examples' unit vectors, and the label rows that they carry.
+    vectors. memory, example_labels: over the examples' unit vectors, and the label rows that they carry. carried: what
+    a re-indexed bundle keeps of the changes in it; the examples among them come after the others in the memory.
     """
 
     folder: Path
@@ -147,6 +155,7 @@ class Bundle:
     memory: faiss.Index | None
     example_labels: Lists
     calibration: Calibration
+    carried: Carried
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -162,10 +171,11 @@ class Bundle:
                 Encoder(folder / "label.onnx", for_labels),
                 LabelTable.open(folder),
                 open_array(folder / "vectors.npy"),
-                faiss.read_index(str(folder / "index.faiss")),
-                None if manifest.memory is None else faiss.read_index(str(folder / "memory.faiss")),
+                open_index(folder / "index.faiss"),
+                None if manifest.memory is None else open_index(folder / "memory.faiss"),
                 Lists.open(folder, "memory.labels"),
                 Calibration.from_json(json.loads((folder / "calibration.json").read_text(encoding="utf-8"))),
+                Carried.open(folder, manifest.dim),
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BundleError(f"{folder}: cannot be opened ({first_line(error)}); export it again") from error

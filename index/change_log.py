@@ -1,82 +1,129 @@
-"""The durable log of changes to a collection's labels: numbered, append-only, on disk before it is answered."""
+"""The durable log of changes to a collection, whatever keeps it: numbered, append-only, on disk when it is answered."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
+import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import time
+from typing import Protocol
+from uuid import uuid4
 
 from index.changes import Change, LabelChange, decode, encode
-from index.errors import BundleError, LabelspaceError, first_line
+from index.collection_folder import locked, log_of, mark_log
+from index.errors import BundleError, InputError
 
-LOG_FORMAT = 1
+LOG_FILE = "changes.sqlite"
+# Where the URL of the log is looked for when a call names none: it may hold a password, which no file shall.
+LOG_VARIABLE = "LABELSPACE_LOG"
+# Rows read at a time, so that a long log is never in memory as a whole.
+PAGE = 1000
+
+# number, at, kind, label, body, key, seal: as every log stores a change. at: seconds since 1970, for people to read;
+# nothing is ever ordered by it. key: of an append, on its first row. seal: CRC-32 of all before it.
+Row = tuple[int, float, str, str, str, str | None, int | None]
 
 
-class ChangeLog:
-    """A SQLite file in WAL mode; every append is fsynced before it returns. Safe to use from several threads."""
+class ChangeLog(Protocol):
+    """What keeps the changes of one collection. Safe to use from several threads, and by several processes.
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the log. Raises BundleError when the file is not a log of this version."""
-        self.path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > LOG_FORMAT:
-                raise BundleError(f"{path}: change log of format {version}; this program reads up to {LOG_FORMAT}")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS changes (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, "
-                "kind TEXT NOT NULL, label TEXT NOT NULL, body TEXT NOT NULL)"
-            )
-            self._connection.execute(f"PRAGMA user_version = {LOG_FORMAT}")
-        except sqlite3.Error as error:
-            raise BundleError(f"{path}: not a readable change log ({first_line(error)})") from error
+    Numbers rise in the order in which appends became durable, and may have gaps: who has seen number n will never
+    meet a smaller one for the first time.
+    """
 
-    def append(self, changes: Sequence[LabelChange]) -> list[int]:
-        """Add all changes or none; returns their numbers. Raises LabelspaceError when they could not be stored."""
-        rows = [(time(), *encode(change)) for change in changes]
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                numbers = [self._insert(row) for row in rows]
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise LabelspaceError(f"{self.path}: the change was not stored ({first_line(error)})") from error
-        return numbers
+    @property
+    def place(self) -> str:
+        """Where it is, for messages; never with a password."""
 
-    def since(self, number: int) -> Iterator[Change]:
-        """The changes after `number`, in order."""
-        query = "SELECT number, kind, label, body FROM changes WHERE number > ? ORDER BY number LIMIT 1000"
-        while True:
-            with self._lock:
-                rows = self._fetch(query, number)
-            if not rows:
-                return
-            for number, kind, label, body in rows:
-                yield Change(number, decode(str(self.path), number, kind, label, body))
+    @property
+    def read_only(self) -> bool:
+        """Whether it lies where nothing can be written."""
+
+    def append(self, changes: Sequence[LabelChange], after: int | None = None) -> list[int]:
+        """Add all changes or none, durably; returns their numbers, each greater than `after`.
+
+        Raises LogMovedError when `after` is given and a newer change is there, LabelspaceError when they could not be
+        stored. Of an append whose answer was lost it is found out whether it is there.
+        """
+
+    def since(self, number: int, upto: int | None = None) -> Iterator[Change]:
+        """The changes after `number` (up to `upto`, with it), in order. Raises BundleError for one that is damaged."""
 
     def last(self) -> int:
         """The number of the newest change, 0 when there is none."""
-        with self._lock:
-            newest = self._fetch("SELECT max(number) FROM changes WHERE number > ?", 0)[0][0]
-        return int(newest or 0)
+
+    def verify(self) -> int:
+        """Check everything that can be checked; returns how many changes there are. Raises BundleError."""
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        """Let go of the file or connection."""
 
-    def _insert(self, row: tuple[float, str, str, str]) -> int:
-        cursor = self._connection.execute("INSERT INTO changes (at, kind, label, body) VALUES (?, ?, ?, ?)", row)
-        return int(cursor.lastrowid or 0)
 
-    def _fetch(self, query: str, number: int) -> list[tuple[int, str, str, str]]:
+def open_log(folder: Path, url: str | None = None) -> ChangeLog:
+    """The log of the collection in `folder`: in PostgreSQL with a URL (or one in LABELSPACE_LOG), else a SQLite file.
+
+    With the first URL, what the file has is taken over into the database; from then on the collection is not opened
+    without one. Raises InputError for a URL that is none, BundleError for a log that this program cannot read.
+    """
+    from index.log_sqlite import SqliteLog
+
+    url = url or os.environ.get(LOG_VARIABLE) or None
+    if url is None:
+        if log_of(folder).kind != "sqlite":
+            raise BundleError(f"{folder}: its changes are in a PostgreSQL log; name it with --log or in {LOG_VARIABLE}")
+        return SqliteLog(folder / LOG_FILE)
+    if url.partition("://")[0] not in ("postgresql", "postgres"):
+        raise InputError("the URL of the log has to begin with postgresql://; without one the log is a file")
+    return _open_postgres(folder, url)
+
+
+def _open_postgres(folder: Path, url: str) -> ChangeLog:
+    from index.log_postgres import PostgresLog
+    from index.log_sqlite import SqliteLog
+
+    said = log_of(folder)
+    if said.kind == "postgresql" and said.collection is not None:
+        return PostgresLog(url, said.collection)
+    # A URL that is wrong shall leave the collection as it is.
+    PostgresLog(url, str(uuid4())).close()
+    with locked(folder):
+        said = log_of(folder)
+        collection = said.collection or str(uuid4())
+        if said.kind == "postgresql":
+            return PostgresLog(url, collection)
+        mark_log(folder, "sqlite", collection)
+        log = PostgresLog(url, collection)
         try:
-            return self._connection.execute(query, (number,)).fetchall()
-        except sqlite3.Error as error:
-            raise BundleError(f"{self.path}: not a readable change log ({first_line(error)})") from error
+            if (folder / LOG_FILE).exists():
+                file = SqliteLog(folder / LOG_FILE)
+                try:
+                    file.hand_over(log)
+                finally:
+                    file.close()
+            mark_log(folder, "postgresql", collection)
+        except BaseException:
+            log.close()
+            raise
+    return log
+
+
+def rows_of(changes: Sequence[LabelChange], first: int, key: str) -> Iterator[Row]:
+    """What a log stores for one append whose first change gets the number `first`."""
+    at = time()
+    for place, change in enumerate(changes):
+        row = (first + place, at, *encode(change), None if place else key)
+        yield (*row, seal(*row))
+
+
+def seal(number: int, at: float, kind: str, label: str, body: str, key: str | None) -> int:
+    """CRC-32 of a row: databases do not notice a changed bit inside a text."""
+    return zlib.crc32(f"{number}\n{at!r}\n{kind}\n{label}\n{body}\n{key or ''}".encode())
+
+
+def read_row(place: str, row: Row) -> Change:
+    """The change in a row. Raises BundleError when it is not what was written."""
+    number, at, kind, label, body, key, sealed = row
+    if sealed is not None and sealed != seal(number, at, kind, label, body, key):
+        raise BundleError(f"{place}: change {number} is damaged; restore the log from a copy")
+    return Change(number, decode(place, number, kind, label, body))

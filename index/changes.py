@@ -1,8 +1,9 @@
-"""What can change in a collection: labels put and removed, feedback, examples removed; and how the log writes it down."""
+"""What can change in a collection: labels put and removed, feedback, examples removed; and how a log has it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from index.errors import BundleError
@@ -110,5 +111,5 @@ def _named(fields: Fields | None) -> dict[str, Fields]:
     return {"fields": fields} if fields else {}
 
 
-def _json(body: dict[str, object]) -> str:
+def _json(body: Mapping[str, object]) -> str:
     return json.dumps(body, ensure_ascii=False)

@@ -9,7 +9,8 @@ from typing import Any
 
 from index.build import IndexReport
 from index.bundle import MANIFEST, SEAL, Manifest, read_manifest
-from index.collection import Collection, current_bundle
+from index.bundles import BUNDLES, bundle_names, current_bundle
+from index.collection import Collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,17 @@ class CollectionReport:
         return {"kind": "collection", **asdict(self)}
 
 
-def report_collection(folder: Path) -> CollectionReport:
+def report_collection(folder: Path, log: str | None = None) -> CollectionReport:
     """Open the collection, which checks every byte of its current bundle, and say what is in it.
 
-    Raises BundleError naming what is damaged or missing, also of a bundle that is not the current one.
+    log: its URL, as for Collection. Raises BundleError naming what is damaged or missing, also of a bundle that is not
+    the current one.
     """
-    with Collection(folder) as opened:
+    with Collection(folder, log=log) as opened:
         snapshot = opened.snapshot
         labels, base = snapshot.labels, len(snapshot.bundle.labels)
         current = current_bundle(folder).name
-        # A hidden one is being written.
-        places = sorted(path for path in (folder / "bundles").iterdir() if not path.name.startswith("."))
+        places = [folder / BUNDLES / name for name in bundle_names(folder)]
         return CollectionReport(
             str(folder),
             tuple(_report(path, read_manifest(path), current) for path in places),

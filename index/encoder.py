@@ -27,6 +27,9 @@ import onnxruntime
 # would not be faster.
 _CELLS = 1 << 12
 _TOKEN_CELLS = 1 << 12
+# The sum over a text's rows is taken four at a time: padded to that, it is the same to the last bit whatever texts are
+# encoded beside it, and a label has one vector only.
+_PADDED_TO = 4
 _BAG_INPUTS = ("rows", "weights")
 _TOKEN_INPUTS = ("input_ids", "attention_mask")
 
@@ -147,12 +150,18 @@ def _padded(items: Bags | Tokens | FieldedTokens) -> dict[str, NDArray[np.generi
 
 def _padded_bags(bags: Bags) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """`Bags.padded` to the longest text."""
-    if len(bags) > 1 or not len(bags.rows):
-        return bags.padded(max(1, int(np.diff(bags.offsets[:: bags.slots]).max())))
-    # One text needs no padding, and is what a service encodes all the time.
+    longest = int(np.diff(bags.offsets[:: bags.slots]).max(initial=0))
+    length = max(1, -(-longest // _PADDED_TO)) * _PADDED_TO
+    if len(bags) > 1 or not longest:
+        return bags.padded(length)
+    # One text is what a service encodes all the time.
+    rows = np.zeros((1, length), dtype=np.int32)
+    rows[0, :longest] = bags.rows
     if bags.slots == 1:
-        return bags.rows[None], bags.weights[None]
-    weights = np.zeros((1, bags.slots, len(bags.rows)), dtype=np.float32)
+        weights = np.zeros((1, length), dtype=np.float32)
+        weights[0, :longest] = bags.weights
+        return rows, weights
+    weights = np.zeros((1, bags.slots, length), dtype=np.float32)
     slots = np.repeat(np.arange(bags.slots), np.diff(bags.offsets))
     weights[0, slots, np.arange(len(slots))] = bags.weights
-    return bags.rows[None], weights
+    return rows, weights

@@ -25,6 +25,14 @@ class UnknownLabelError(InputError):
     """No label of this id is there."""
 
 
+class ConflictError(LabelspaceError):
+    """Someone else was faster: look at what is there now, then decide again."""
+
+
+class LogMovedError(ConflictError):
+    """The log has changes newer than those that the writer knew of."""
+
+
 def json_kind(value: object) -> str:
     """What JSON calls a parsed value, for a message of ours."""
     if value is None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-# With a smaller share of its rows shown, a graph index is searched exactly.
-_SPARSE = 0.5
+from index.delta import Delta
+from index.errors import InputError
+from index.layer import Layer
+from index.masked_search import BuiltIndex, merged
+from index.row_mask import RowMask
+from index.sealing import Sealed, apply, seal
+
+# A tail of this size is compared about as fast as a graph is searched.
+_TAIL = 4_096
+# Beside an exact base so many vectors stay exact too: what is searched exactly stays so.
+_EXACT_BELOW = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,67 +33,96 @@ class Neighbours:
     scores: NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LayeredIndex:
-    """An immutable view: `base` (rows 0 to ntotal - 1) without the `hidden` rows, and a delta of later vectors.
+    """An immutable view: a `base` (rows 0 to ntotal - 1) less the rows that count no more, and a delta of later ones.
 
-    Every change gives a new view and leaves the old one as it was, so that readers never wait for writers.
-    hidden: (base.ntotal,) bool. delta_rows: (m,) int64; delta_vectors: (m, dim) float32; exact search over these.
+    Every change gives a new view and leaves the old one as it was, so that readers never wait for writers; its cost
+    grows with the change, beside a copy of one bit for each row of the base. Scores are inner products: vectors may
+    have any length. `sealed` is for another thread, now and then: it makes a graph of what the delta searches exactly.
     """
 
-    base: faiss.Index
-    hidden: NDArray[np.bool_]
-    delta_rows: NDArray[np.int64]
-    delta_vectors: NDArray[np.float32]
-    # FAISS reads this bitmap in place: it has to live as long as the view.
-    _shown_bits: NDArray[np.uint8] | None = field(default=None, repr=False)
-    _hidden_count: int = 0
+    base: Layer
+    delta: Delta
 
     @classmethod
-    def over(cls, base: faiss.Index) -> LayeredIndex:
-        empty = np.zeros((0, base.d), dtype=np.float32)
-        return cls(base, np.zeros(base.ntotal, dtype=bool), np.zeros(0, dtype=np.int64), empty)
+    def over(
+        cls,
+        base: Any,
+        vectors: NDArray[np.float32] | None = None,
+        as_is: NDArray[np.int64] | None = None,
+        rescore: float = 1.0,
+    ) -> LayeredIndex:
+        """base: a FAISS index of inner products, or its copy on a card (index/card_index.py).
+
+        vectors: (base.ntotal, dim) float32, of any length but 0 for rows that are searched; needed for exact search of
+        few rows of a base that keeps rounded codes alone, and may be a memory map. The base has them at unit length but
+        for the rows `as_is` (m,), which it has as they are. rescore: so many candidates of the base for each row wanted
+        are scored again by them (index.build.IndexReport). Raises InputError when their shape is not the base's.
+        """
+        if vectors is not None and vectors.shape != (base.ntotal, base.d):
+            raise InputError(f"vectors: are of shape {vectors.shape}; the index has {(base.ntotal, base.d)}")
+        return cls(Layer(BuiltIndex.of(base, vectors, as_is, rescore), RowMask.of_all(base.ntotal)), Delta.empty(base.d))
 
     def __len__(self) -> int:
         """How many vectors can be found."""
-        return int(self.base.ntotal) - self._hidden_count + len(self.delta_rows)
+        return self.base.shown.count + len(self.delta)
+
+    @property
+    def delta_rows(self) -> NDArray[np.int64]:
+        """Rows (m,) of the delta's vectors."""
+        return self.delta.rows()
+
+    @property
+    def delta_vectors(self) -> NDArray[np.float32]:
+        """The delta's vectors, (m, dim)."""
+        return self.delta.vectors()
 
     def hide(self, rows: Iterable[int]) -> LayeredIndex:
         """Without these rows, wherever they are."""
-        gone = np.fromiter(rows, dtype=np.int64)
-        if not len(gone):
-            return self
-        hidden, bits, count = self.hidden, self._shown_bits, self._hidden_count
-        inside = gone[gone < self.base.ntotal]
-        if len(inside):
-            hidden = hidden.copy()
-            hidden[inside] = True
-            bits, count = np.packbits(~hidden, bitorder="little"), int(hidden.sum())
-        kept = ~np.isin(self.delta_rows, gone)
-        delta_rows, delta_vectors = self.delta_rows, self.delta_vectors
-        if not kept.all():
-            delta_rows, delta_vectors = delta_rows[kept], delta_vectors[kept]
-        return LayeredIndex(self.base, hidden, delta_rows, delta_vectors, bits, count)
+        gone = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=np.int64)
+        return LayeredIndex(self.base.without(gone), self.delta.without(gone)) if len(gone) else self
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> LayeredIndex:
-        """With these vectors (m, dim) under these rows; a row that was there before is replaced."""
-        rest = self.hide(rows.tolist())
-        return replace(
-            rest,
-            delta_rows=np.concatenate([rest.delta_rows, rows]),
-            delta_vectors=np.concatenate([rest.delta_vectors, vectors]),
-        )
+        """With these vectors (m, dim) under these rows (m,), at least 0; a row that was there before is replaced.
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
-        """The k best rows of each query (n, dim): approximate in the base, exact in the delta."""
-        scores, rows = self._search_base(queries, min(k, self.base.ntotal))
-        if len(self.delta_rows):
-            scores = np.concatenate([scores, queries @ self.delta_vectors.T], axis=1)
-            rows = np.concatenate(
-                [rows, np.broadcast_to(self.delta_rows, (len(queries), len(self.delta_rows)))], axis=1
-            )
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        Of a row that is named twice the last vector counts. Raises InputError when shapes differ or a row is below 0.
+        """
+        dim = self.base.built.index.d
+        if vectors.shape != (len(rows), dim):
+            raise InputError(f"vectors: are of shape {vectors.shape}; {len(rows)} rows of {dim} numbers are needed")
+        if len(rows) and rows.min() < 0:
+            raise InputError(f"rows: {int(rows.min())} is below 0")
+        # Of the reversed rows the first of each is the last that was given.
+        _, last = np.unique(rows[::-1], return_index=True)
+        if len(last) < len(rows):
+            kept = np.sort(len(rows) - 1 - last)
+            rows, vectors = rows[kept], vectors[kept]
+        rest = self.hide(rows)
+        return replace(rest, delta=rest.delta.add(rows, vectors))
+
+    def restore(self, rows: NDArray[np.int64]) -> LayeredIndex:
+        """With these rows (m,) of the base as the base has them, whatever hid or replaced them.
+
+        Raises InputError for a row that the base has not.
+        """
+        size = self.base.shown.size
+        beyond = rows[(rows < 0) | (rows >= size)]
+        if len(beyond):
+            raise InputError(f"rows: {int(beyond[0])} is not in the base, whose rows are 0 to {size - 1}")
+        return LayeredIndex(self.base.restored(rows), self.delta.without(rows)) if len(rows) else self
+
+    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> Neighbours:
+        """The k best rows of each query (n, dim): approximate in built indexes, exact in the tail of the delta.
+
+        allowed: (m,) int64, ascending; only these rows are found, and as many of them as there are, however few. What
+        is made of a read-only array is kept for the next search.
+        """
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        found = self.delta.search(queries, k, allowed)
+        if self.base.shown.count or not found:
+            found.insert(0, self.base.search(queries, k, allowed))
+        scores, rows = merged(found, k)
         missing = k - rows.shape[1]
         if missing > 0:
             rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
@@ -92,18 +130,19 @@ class LayeredIndex:
         scores[rows < 0] = -np.inf
         return Neighbours(rows, scores)
 
-    def _search_base(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if k < 1:
-            return np.zeros((len(queries), 0), dtype=np.float32), np.zeros((len(queries), 0), dtype=np.int64)
-        shown = None if self._shown_bits is None else faiss.IDSelectorBitmap(self._shown_bits)
-        share = 1.0 - self._hidden_count / self.base.ntotal
-        if hasattr(self.base, "hnsw") and share > _SPARSE:
-            # A beam narrower than k cannot return k rows, and hidden rows take up places in it.
-            effort = int(max(self.base.hnsw.efSearch, k) / share)
-            parameters = faiss.SearchParametersHNSW(efSearch=effort, sel=shown)
-            scores, rows = self.base.search(queries, k, params=parameters)
-        else:
-            # With few rows left a graph's beam may miss them all; its stored vectors are searched one by one.
-            exact = getattr(self.base, "storage", self.base)
-            scores, rows = exact.search(queries, k, params=faiss.SearchParameters(sel=shown))
-        return np.asarray(scores, dtype=np.float32), np.asarray(rows, dtype=np.int64)
+    def wants_sealing(self) -> bool:
+        """Whether enough was added for `sealed` to make searches faster."""
+        stays_exact = self.base.built.exact and not self.delta.parts and self.delta.tail.shown.count < _EXACT_BELOW
+        return self.delta.tail.shown.count >= _TAIL and not stays_exact
+
+    def sealed(self, *, threads: int = 1) -> Sealed:
+        """What `with_sealed` needs; takes seconds and changes nothing: for a thread beside readers and writers."""
+        return seal(self.delta, threads=threads)
+
+    def with_sealed(self, sealed: Sealed) -> LayeredIndex:
+        """This view, as it is found by searches, with what was sealed of it or of one that it came of.
+
+        The same view, where it came of another one or another sealing was applied between.
+        """
+        delta = apply(sealed, self.delta)
+        return self if delta is self.delta else replace(self, delta=delta)

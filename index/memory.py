@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from immutables import Map
 from numpy.typing import NDArray
 
 from index.layered import Neighbours
@@ -17,33 +18,70 @@ TEMPERATURE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class ExampleLabels:
-    """Which labels the examples carry: `base` for the bundle's, then one label row for each example `added` since."""
+    """Which labels the examples carry: those of `base`, and after them those that were added since.
+
+    added: of each added example, by its number among them, the label rows with whether they are right for it or wrong.
+    dropped: label rows that an example of `base` carries no more.
+    """
 
     base: Lists
-    added: NDArray[np.int64]
+    added: Map[int, tuple[tuple[int, bool], ...]] = field(default_factory=Map)
+    dropped: Map[int, tuple[int, ...]] = field(default_factory=Map)
 
-    def __len__(self) -> int:
-        return len(self.base) + len(self.added)
-
-    def of(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many labels each example row carries, and all of their rows one after another."""
+    def of(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """How many labels each of these examples (n,) carries, all of their rows one after another, and of each of
+        those whether it is right for its example (else wrong)."""
         old = examples < len(self.base)
         inside = np.where(old, examples, 0)
-        lengths = np.ones(len(examples), dtype=np.int64)
-        if old.any():
-            lengths = np.where(old, self.base.offsets[inside + 1] - self.base.offsets[inside], 1)
-        carried = np.empty(int(lengths.sum()), dtype=np.int64)
-        from_base = np.repeat(old, lengths)
-        carried[from_base] = self.base.values[spans(self.base.offsets[inside[old]], lengths[old])]
-        carried[~from_base] = self.added[examples[~old] - len(self.base)]
-        return lengths, carried
+        if not len(self.base):
+            lengths = np.zeros(len(examples), dtype=np.int64)
+        else:
+            lengths = np.where(old, self.base.offsets[inside + 1] - self.base.offsets[inside], 0)
+        starts = self.base.offsets[inside[old]]
+        carried = self.base.values[spans(starts, lengths[old])].astype(np.int64)
+        right = np.ones(len(carried), dtype=np.bool_)
+        if self.dropped:
+            lengths, carried = self._without_dropped(examples, lengths, carried)
+            right = right[: len(carried)]
+        return (lengths, carried, right) if old.all() else self._with_added(examples, lengths, carried)
+
+    def _without_dropped(
+        self, examples: NDArray[np.int64], lengths: NDArray[np.int64], carried: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        kept = np.ones(len(carried), dtype=np.bool_)
+        starts = np.cumsum(lengths) - lengths
+        for place, example in enumerate(examples.tolist()):
+            if (gone := self.dropped.get(example)) is not None:
+                own = slice(int(starts[place]), int(starts[place] + lengths[place]))
+                kept[own] = ~np.isin(carried[own], gone)
+        counted = np.concatenate([[0], np.cumsum(kept)])
+        return counted[starts + lengths] - counted[starts], carried[kept]
+
+    def _with_added(
+        self, examples: NDArray[np.int64], lengths: NDArray[np.int64], carried: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """The same with what the added examples carry, each at its place."""
+        since = [
+            (place, self.added.get(example - len(self.base), ()))
+            for place, example in enumerate(examples.tolist())
+            if example >= len(self.base)
+        ]
+        lengths = lengths.copy()
+        lengths[[place for place, _ in since]] = [len(pairs) for _, pairs in since]
+        of_added = np.repeat(examples >= len(self.base), lengths)
+        rows, right = np.empty(len(of_added), dtype=np.int64), np.ones(len(of_added), dtype=np.bool_)
+        rows[~of_added] = carried
+        rows[of_added] = [row for _, pairs in since for row, _ in pairs]
+        right[of_added] = [is_right for _, pairs in since for _, is_right in pairs]
+        return lengths, rows, right
 
 
 @dataclass(frozen=True, slots=True)
 class Votes:
     """Votes of n queries as triples in order of query and label, each pair once; all (m,).
 
-    query: int64 in [0, n); label: row, int64; weight: float32 in (0, 1].
+    query: int64 in [0, n); label: row, int64; weight: float32 in [-1, 1], below 0 where those that the label is
+    wrong for are nearer.
     """
 
     query: NDArray[np.int64]
@@ -55,16 +93,18 @@ def vote(neighbours: Neighbours, labels: ExampleLabels, *, temperature: float = 
     """What each query's nearest examples vote for.
 
     Each neighbour votes for every label it carries with the softmax of its cosine / temperature over the query's
-    neighbours (the memory head of RAE-XMC, arXiv 2502.10615; not divided by the number of labels it carries).
+    neighbours (the memory head of RAE-XMC, arXiv 2502.10615; not divided by the number of labels it carries), and
+    against every label that it was said to be wrong for with as much.
     """
     found = neighbours.rows >= 0
     scores = np.where(found, neighbours.scores.astype(np.float64), -np.inf) / temperature
     highest = np.max(scores, axis=1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
     weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
-    lengths, carried = labels.of(neighbours.rows[found])
+    lengths, carried, right = labels.of(neighbours.rows[found])
+    weight = np.repeat(weights[found], lengths)
     query, carried, weight = sum_pairs(
-        np.repeat(np.nonzero(found)[0], lengths), carried, np.repeat(weights[found], lengths)
+        np.repeat(np.nonzero(found)[0], lengths), carried, np.where(right, weight, -weight)
     )
     return Votes(query, carried, weight.astype(np.float32))
 

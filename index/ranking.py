@@ -38,15 +38,17 @@ class Predictions:
     scores: NDArray[np.float32]
 
 
-def posterior(found: Neighbours, ranking: Ranking) -> NDArray[np.float32]:
+def posterior(found: Neighbours, ranking: Ranking, among: Neighbours | None = None) -> NDArray[np.float32]:
     """σ(s/τ − Z) of each retrieved label, (n, k) float32 in (0, 1).
 
     Training compares each positive with Z, the logsumexp over the query's true negatives (decoupled softmax, DEXML,
     ICLR 2024). Which of the retrieved labels are negatives is unknown here, so Z leaves out the best `positives`.
+    among: the neighbours that Z is taken over, where they are others than those asked about.
     """
     scores = found.scores.astype(np.float64) / ranking.temperature
-    skipped = min(ranking.positives, max(0, scores.shape[1] - 1))
-    negatives = scores[:, skipped:CANDIDATES]
+    all_scores = scores if among is None else among.scores.astype(np.float64) / ranking.temperature
+    skipped = min(ranking.positives, max(0, all_scores.shape[1] - 1))
+    negatives = all_scores[:, skipped:CANDIDATES]
     threshold = np.logaddexp.reduce(negatives, axis=1, keepdims=True, initial=-np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         probabilities = 1.0 / (1.0 + np.exp(threshold - scores))
@@ -58,22 +60,37 @@ def rank(
     votes: Votes | None,
     ranking: Ranking,
     k: int,
+    shown: Neighbours | None = None,
 ) -> Predictions:
-    """The k best labels by (1 − w) · posterior + w · vote; ties go to the lower row.
+    """The k best labels by (1 − w) · posterior + w · vote, 0 where votes against it are more; ties go to the lower row.
 
-    found: the label neighbours (n, at least min(k, labels)). votes: for labels that may be shown, None
-    without a memory. A label that only one of the two lists names counts as 0 in the other.
+    found: the label neighbours (n, at least min(k, labels)). votes: for and against labels that may be shown, None
+    without a memory. A label that only one of the two lists names counts as 0 in the other; one that votes alone name
+    has to have more for it than against it. shown: where not all labels may be shown, the neighbours (n, at least
+    min(k, these labels)) among those that may; their scores are what they are among all.
     """
+    asked = found if shown is None else shown
     weight = ranking.memory_weight if votes is not None else 0.0
-    known = found.rows >= 0
+    known = asked.rows >= 0
     query = np.nonzero(known)[0]
-    label = found.rows[known]
-    score = (1.0 - weight) * posterior(found, ranking)[known].astype(np.float64)
+    label = asked.rows[known]
+    score = (1.0 - weight) * posterior(asked, ranking, None if shown is None else found)[known].astype(np.float64)
     if votes is not None:
+        votes = _useful(votes, query, label)
         query = np.concatenate([query, votes.query])
         label = np.concatenate([label, votes.label])
         score = np.concatenate([score, weight * votes.weight])
-    return _best(query, label, score, len(found.rows), k)
+    return _best(query, label, score, len(asked.rows), k)
+
+
+def _useful(votes: Votes, query: NDArray[np.int64], label: NDArray[np.int64]) -> Votes:
+    """The votes without those against labels that are not among these (query, label) pairs."""
+    against = votes.weight <= 0.0
+    if not against.any():
+        return votes
+    width = int(max(votes.label.max(), label.max(initial=0))) + 1
+    kept = ~against | np.isin(votes.query * width + votes.label, query * width + label)
+    return Votes(votes.query[kept], votes.label[kept], votes.weight[kept])
 
 
 def _best(
@@ -82,6 +99,7 @@ def _best(
     rows = np.full((queries, k), -1, dtype=np.int64)
     scores = np.full((queries, k), -np.inf, dtype=np.float32)
     query, label, score = sum_pairs(query, label, score)
+    score = np.maximum(score, 0.0)
     order = np.lexsort((label, -score, query))
     query, label, score = query[order], label[order], score[order]
     place = np.arange(len(query)) - np.searchsorted(query, query)

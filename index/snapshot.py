@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from immutables import Map
 from numpy.typing import NDArray
 
+from index.added_examples import AddedExamples, ExampleDraft
 from index.bundle import Bundle
-from index.changes import Change, PutLabel
-from index.errors import InputError
-from index.features import FeatureSpec
+from index.carried import Carried, example_key
+from index.changes import Change, Feedback, LabelChange, PutLabel, RemoveExample, RemoveLabel
+from index.example_finder import ExampleFinder
 from index.field_spec import FieldSpec
-from index.fields import Fields, field_values
-from index.label_vector import centroid_part, label_sum, unit, unknown_rows
+from index.fields import Fields
+from index.label_filter import LabelFilter
+from index.label_state import LabelState
+from index.label_vector import unknown_rows
 from index.labels import LiveLabels
 from index.layered import LayeredIndex
 from index.memory import ExampleLabels, Votes, vote
 from index.ranking import CANDIDATES, Predictions, rank
+from index.reading import check_label, check_query, encode_known, known_fields, says_something
+
+__all__ = ["Snapshot", "says_something"]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable: a reader keeps the snapshot it took, whatever is written meanwhile.
+    """Immutable: a reader keeps the snapshot it took, whatever is written meanwhile. A change costs what it changes.
 
-    change: the newest change that is in it. removed: (r,) int64, rows of removed labels, ascending.
+    change: the newest change that is in it. trained: the index of the bundle's labels as training left them. memory: of
+    the training's examples, and behind them of `examples` by their numbers; finder: of the training's. given: label
+    row -> the vector (dim,) that it was put with.
     """
 
     bundle: Bundle
+    trained: LayeredIndex
     labels: LiveLabels
     index: LayeredIndex
     memory: LayeredIndex | None
+    finder: ExampleFinder | None
     example_labels: ExampleLabels
-    removed: NDArray[np.int64]
+    examples: AddedExamples
+    given: Map[int, NDArray[np.float32]]
     change: int
 
     @classmethod
     def of(cls, bundle: Bundle) -> Snapshot:
+        carried, examples = bundle.carried.labels, AddedExamples.of(bundle.carried.examples)
+        rescore = bundle.manifest.index.rescore
+        index = LayeredIndex.over(bundle.index, bundle.sums, carried.rows, rescore).hide(unknown_rows(bundle.sums))
+        memory = finder = None
+        if bundle.memory is not None:
+            finder = ExampleFinder(bundle.memory, len(bundle.example_labels))
+            lost = [number for number in range(len(examples)) if number not in examples.pairs]
+            silent = np.flatnonzero(~np.any(examples.vectors.values, axis=1))
+            memory = LayeredIndex.over(bundle.memory).hide(len(bundle.example_labels) + np.union1d(lost, silent))
+        given = {int(row): vector for row, vector in zip(carried.rows, carried.given, strict=True) if vector.any()}
         return cls(
             bundle,
+            index.hide(carried.rows),
             LiveLabels(bundle.labels),
-            LayeredIndex.over(bundle.index).hide(unknown_rows(bundle.sums)),
-            None if bundle.memory is None else LayeredIndex.over(bundle.memory),
-            ExampleLabels(bundle.example_labels, np.zeros(0, dtype=np.int64)),
-            np.zeros(0, dtype=np.int64),
+            index,
+            memory,
+            finder,
+            ExampleLabels(bundle.example_labels, examples.pairs),
+            examples,
+            Map(given),
             bundle.manifest.change,
         )
 
@@ -54,132 +79,224 @@ class Snapshot:
         """The fields that the model reads beside the text, of queries or of labels."""
         return self.bundle.manifest.features.fields
 
-    def check_fields(self, fields: Fields | None, tower: str = "query") -> None:
-        """Raises InputError naming a field that this tower ("query", "label") does not read, or whose value is none."""
-        if fields:
-            features = self.bundle.manifest.features
-            bags = features if isinstance(features, FeatureSpec) else features.bags
-            field_values(fields, self.fields, tower, () if bags is None else bags.crosses)
+    @property
+    def removed(self) -> NDArray[np.int64]:
+        """Rows (r,) of removed labels, ascending."""
+        return np.sort(np.fromiter(self.labels.removed, dtype=np.int64, count=len(self.labels.removed)))
 
-    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Predictions:
+    def check_fields(self, fields: Fields | None, tower: str = "query") -> None:
+        """Raises InputError naming a field whose value is none, or of a query one that its tower does not read.
+
+        Labels (tower "label") may have any fields: those that no model reads are there to be filtered by.
+        """
+        (check_query if tower == "query" else check_label)(self.bundle.manifest.features, fields)
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        k: int,
+        fields: Sequence[Fields | None] | None = None,
+        only: LabelFilter | None = None,
+    ) -> Predictions:
         """The k best labels of each text, with the fields of each or None; a text may be blank beside its fields.
 
-        Raises InputError naming a field that the model does not read, or whose value is none.
+        Raises InputError naming a field that the model does not read, or whose value is none. only: as for `rank`.
         """
-        return self.rank(self.bundle.queries.texts(texts, fields), k)
+        return self.rank(self.bundle.queries.texts(texts, fields), k, only)
 
-    def rank(self, queries: NDArray[np.float32], k: int) -> Predictions:
-        """The k best labels of each unit query vector (n, dim)."""
-        found = self.index.search(queries, max(k, CANDIDATES))
-        return rank(found, self.votes(queries), self.bundle.manifest.ranking, k)
+    def rank(self, queries: NDArray[np.float32], k: int, only: LabelFilter | None = None) -> Predictions:
+        """The k best labels of each unit query vector (n, dim).
 
-    def votes(self, queries: NDArray[np.float32]) -> Votes | None:
-        """The memory's votes for live labels; None without a memory."""
+        only: the filter that labels have to match to be shown, as many of them as there are up to k; None for all. What
+        a label scores is the same with it and without.
+        """
+        found, ranking = self.index.search(queries, max(k, CANDIDATES)), self.bundle.manifest.ranking
+        if only is None:
+            return rank(found, self.votes(queries), ranking, k)
+        allowed = self.labels.matching(only)
+        shown = self.index.search(queries, max(k, CANDIDATES), allowed)
+        return rank(found, self.votes(queries, allowed), ranking, k, shown)
+
+    def votes(self, queries: NDArray[np.float32], allowed: NDArray[np.int64] | None = None) -> Votes | None:
+        """The memory's votes for and against live labels; None without a memory. allowed: ascending rows (m,) of the
+        only labels that are voted for, None for all."""
         if self.memory is None:
             return None
         ranking = self.bundle.manifest.ranking
         found = self.memory.search(queries, ranking.neighbours)
         votes = vote(found, self.example_labels, temperature=ranking.memory_temperature)
-        if len(self.removed):
-            live = ~np.isin(votes.label, self.removed)
-            votes = Votes(votes.query[live], votes.label[live], votes.weight[live])
-        return votes
+        kept = ~self.labels.gone(votes.label)
+        if allowed is not None:
+            places = np.searchsorted(allowed, votes.label)
+            kept &= np.append(allowed, -1)[places] == votes.label
+        return votes if kept.all() else Votes(votes.query[kept], votes.label[kept], votes.weight[kept])
 
     def probabilities(self, predictions: Predictions) -> NDArray[np.float32]:
         """Calibrated probability of each prediction, (n, k) float32."""
         return self.bundle.calibration(predictions.scores)
 
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors (n, dim) under which live labels are searched, zero for one of which nothing is known."""
+        return self._state().vectors(rows.tolist())
+
+    def carried(self) -> Carried:
+        """What a bundle has to keep of the changes since the training, under the rows of this snapshot."""
+        return Carried(self._state().carried(), self.examples.carried())
+
+    def shown_examples(self) -> NDArray[np.int64]:
+        """The memory's rows (m,) of examples that count, ascending: of training's those that never had a label or have
+        one left that is live, then all that `carried` has."""
+        count = len(self.bundle.example_labels)
+        lengths, labels, _ = self.example_labels.of(np.arange(count))
+        live = np.bincount(np.repeat(np.arange(count), lengths)[~self.labels.gone(labels)], minlength=count)
+        silent = np.diff(self.bundle.example_labels.offsets) == 0
+        added = count + np.array(sorted(self.examples.keys), dtype=np.int64)
+        return np.concatenate([np.flatnonzero((live > 0) | silent), added])
+
     def after(self, changes: Sequence[Change]) -> Snapshot:
-        """The state after these changes, which follow on `change` in order."""
+        """The state after these changes, which follow on `change` in order.
+
+        What is said of a label that is not there is passed over. Only what a label is in the end is encoded.
+        """
         if not changes:
             return self
-        labels, rows = self.labels.apply([change.what for change in changes])
-        # Only what a row is in the end matters: a label put twice is encoded once, one removed again not at all.
-        last = {row: change.what for row, change in zip(rows, changes, strict=True) if row is not None}
-        gone = [row for row in last if row in labels.removed]
-        puts = {row: what for row, what in last.items() if isinstance(what, PutLabel) and row not in labels.removed}
-        index = self.index.hide(gone)
-        if puts:
-            vectors, changed = self._vectors(puts), np.array(list(puts), dtype=np.int64)
-            # Of a label that was put under another model, this one may know nothing at all.
-            known = np.any(vectors, axis=1)
-            index = index.add(changed[known], vectors[known]).hide(changed[~known].tolist())
-        memory, example_labels = self._remember(puts, gone)
-        return replace(
+        told = [change.what for change in changes]
+        labels, rows = self.labels.apply(told)
+        draft, said = ExampleDraft(self.examples), _Said()
+        for what, met in zip(told, rows, strict=True):
+            said.take(what, met, draft)
+        arrived, forgotten = self._encode(list(draft.new.values()), said.forgotten)
+        examples = draft.finish(arrived)
+        memory, example_labels = self._remember(draft, said, labels, examples, forgotten)
+        changed = sorted(row for row in {*said.puts, *draft.changed} if row not in labels.removed)
+        after = replace(
             self,
             labels=labels,
-            index=index,
+            index=self.index.hide(said.gone),
             memory=memory,
             example_labels=example_labels,
-            removed=np.array(sorted(labels.removed), dtype=np.int64),
+            examples=examples,
+            given=self._given(said),
             change=changes[-1].number,
         )
+        return after._searched(changed)
 
-    def _vectors(self, puts: dict[int, PutLabel]) -> NDArray[np.float32]:
-        """Unit vectors (len(puts), dim): text and fields ⊕ what training left of the label ⊕ centroid of the new
-        examples; zero where this model can read nothing of a label."""
-        fields = [self._fields_of(put) for put in puts.values()]
-        texts = self._encode_labels([put.text for put in puts.values()], fields)
-        queries = np.zeros_like(texts)
-        for place, put in enumerate(puts.values()):
-            if put.examples:
-                queries[place] = self.bundle.queries.texts(put.examples).sum(axis=0)
-        counts = np.array([[len(put.examples)] for put in puts.values()], dtype=np.float32)
-        sums = label_sum(texts, self._trained_parts(list(puts)), centroid_part(queries, counts))
-        for place, put in enumerate(puts.values()):
-            # One of another length belongs to a bundle from before, whose model had another dim.
+    def _state(self) -> LabelState:
+        return LabelState(self.bundle, self.trained, self.labels, self.examples, self.given)
+
+    def _encode(
+        self, new: Sequence[str], forgotten: Sequence[tuple[str, int | None]]
+    ) -> tuple[NDArray[np.float32], list[tuple[NDArray[np.int64], int | None]]]:
+        """The vectors (len(new), dim) of examples by their keys, and which of the training's examples (rows of the
+        memory) those are that shall be forgotten, each with the label row, None for all."""
+        # Only of the memory can be told which text an example of the training was.
+        sought = [] if self.finder is None else list(dict.fromkeys(key for key, _ in forgotten))
+        texts, fields = [], []
+        for key in (*new, *sought):
+            text, said = json.loads(key)
+            texts.append(text)
+            fields.append(known_fields(self.bundle.manifest.features, said, "query"))
+        vectors = encode_known(self.bundle.queries, texts, fields)
+        same = {
+            key: self.finder.find(vector)
+            for key, vector in zip(sought, vectors[len(new) :], strict=True)
+            if self.finder is not None and vector.any()
+        }
+        return vectors[: len(new)], [(same[key], row) for key, row in forgotten if key in same]
+
+    def _given(self, said: _Said) -> Map[int, NDArray[np.float32]]:
+        """The vectors that labels were put with last; one of another length belongs to a model with another dim."""
+        given = self.given.mutate()
+        for row in said.gone:
+            given.pop(row, None)
+        for row, put in said.puts.items():
+            given.pop(row, None)
             if put.vector is not None and len(put.vector) == self.bundle.manifest.dim:
-                sums[place] = put.vector
-        return unit(sums)
+                given[row] = np.array(put.vector, dtype=np.float32)
+        return given.finish()
 
-    def _fields_of(self, put: PutLabel) -> Fields | None:
-        """Those that this model reads: the log may come from a time when another one was served, and has to replay."""
-        found: dict[str, object] = {}
-        for name, value in (put.fields or {}).items():
-            with suppress(InputError):
-                self.check_fields({**found, name: value}, "label")
-                found[name] = value
-        return found or None
+    def _searched(self, changed: list[int]) -> Snapshot:
+        """With the vectors of these live labels as they are now; what the bundle has is searched there."""
+        state = self._state()
+        as_trained = [row for row in changed if state.unchanged(row)]
+        known = np.any(self.bundle.sums[as_trained], axis=1)
+        restored = np.array(as_trained, dtype=np.int64)
+        rows = np.setdiff1d(np.array(changed, dtype=np.int64), restored)
+        vectors = state.vectors(rows.tolist())
+        # Of a label that was put under another model, this one may know nothing at all.
+        silent = ~np.any(vectors, axis=1)
+        index = self.index.restore(restored[known]).add(rows[~silent], vectors[~silent])
+        return replace(self, index=index.hide(np.concatenate([restored[~known], rows[silent]])))
 
-    def _trained_parts(self, rows: list[int]) -> NDArray[np.float32]:
-        """What training added to the texts of these rows, (len(rows), dim); zero for labels that it did not know.
-
-        What a label's fields in the corpus gave it is part of that: the bundle does not say which they were.
-        """
-        parts = np.zeros((len(rows), self.bundle.manifest.dim), dtype=np.float32)
-        known = [(place, row) for place, row in enumerate(rows) if row < len(self.bundle.labels)]
-        if known:
-            texts = [self.bundle.labels.texts[row] for _, row in known]
-            old = self._encode_labels(texts, [None] * len(texts))
-            for (place, row), text in zip(known, old, strict=True):
-                parts[place] = self.bundle.sums[row] - text
-        return parts
-
-    def _encode_labels(self, texts: Sequence[str], fields: Sequence[Fields | None]) -> NDArray[np.float32]:
-        """What the label tower makes of these, (len(texts), dim); zero where neither text nor fields say anything."""
-        vectors = self.bundle.label_texts.texts(texts, fields)
-        vectors[[not says_something(*pair) for pair in zip(texts, fields, strict=True)]] = 0.0
-        return vectors
-
-    def _remember(self, puts: dict[int, PutLabel], gone: list[int]) -> tuple[LayeredIndex | None, ExampleLabels]:
-        """The memory with the examples of the labels put, and without those that they or removed labels had added."""
+    def _remember(
+        self,
+        draft: ExampleDraft,
+        said: _Said,
+        labels: LiveLabels,
+        examples: AddedExamples,
+        forgotten: list[tuple[NDArray[np.int64], int | None]],
+    ) -> tuple[LayeredIndex | None, ExampleLabels]:
+        """The memory with new examples, and without those that no live label has any more; and who has which."""
         if self.memory is None:
-            return None, self.example_labels
-        base = len(self.example_labels.base)
-        changed = np.array([*puts, *gone], dtype=np.int64)
-        memory = self.memory.hide((base + np.flatnonzero(np.isin(self.example_labels.added, changed))).tolist())
-        texts = [example for put in puts.values() for example in put.examples]
-        if not texts:
-            return memory, self.example_labels
-        owners = np.repeat(list(puts), [len(put.examples) for put in puts.values()]).astype(np.int64)
-        rows = np.arange(len(owners)) + len(self.example_labels)
-        added = np.concatenate([self.example_labels.added, owners])
-        return memory.add(rows, self.bundle.queries.texts(texts)), ExampleLabels(self.example_labels.base, added)
+            return None, replace(self.example_labels, added=examples.pairs)
+        count, dropped = len(self.bundle.example_labels), self.example_labels.dropped.mutate()
+        for rows, label in forgotten:
+            for example in rows.tolist():
+                own = self.bundle.example_labels[example].tolist()
+                gone = own if label is None else [row for row in own if row == label]
+                dropped[example] = tuple({*dropped.get(example, ()), *gone})
+        example_labels = replace(self.example_labels, added=examples.pairs, dropped=dropped.finish())
+        touched = np.unique(np.concatenate([self._examples_of(said.gone), *(rows for rows, _ in forgotten)]))
+        lengths, carried, _ = example_labels.of(touched)
+        live = np.bincount(np.repeat(np.arange(len(touched)), lengths)[~labels.gone(carried)], minlength=len(touched))
+        memory = self.memory.hide(np.concatenate([touched[live == 0], count + np.array(draft.lost, dtype=np.int64)]))
+        new = np.array(list(draft.new), dtype=np.int64)
+        vectors = examples.vectors.values[new]
+        known = np.any(vectors, axis=1)
+        return memory.add(count + new[known], vectors[known]), example_labels
+
+    def _examples_of(self, labels: Sequence[int]) -> NDArray[np.int64]:
+        """The training's examples of any of these labels, rows of the memory."""
+        base = self.bundle.example_labels
+        rows = np.array([row for row in labels if row < len(self.bundle.labels)], dtype=np.int64)
+        if not len(rows):
+            return rows
+        # One look at all pairs is quicker than it would be to keep them the other way round.
+        pairs = np.flatnonzero(base.values == rows[0] if len(rows) == 1 else np.isin(base.values, rows))
+        return np.searchsorted(base.offsets, pairs, side="right") - 1
 
 
-def says_something(text: str, fields: Fields | None) -> bool:
-    """Whether a record does: by a text that is not blank, or by a field that is neither null nor []."""
-    return bool(text.strip()) or any(
-        value is not None and (not isinstance(value, (list, tuple)) or len(value) > 0)
-        for value in (fields or {}).values()
-    )
+class _Said:
+    """What changes come to for labels, by their rows: `puts` that stand, labels that are `gone`, and of which label
+    (None: of any) the example of a key is `forgotten`."""
+
+    def __init__(self) -> None:
+        self.puts: dict[int, PutLabel] = {}
+        self.gone: list[int] = []
+        self.forgotten: list[tuple[str, int | None]] = []
+
+    def take(self, what: LabelChange, rows: Sequence[int | None], draft: ExampleDraft) -> None:
+        """The next change with the rows of the labels that it names, None where there is no such label."""
+        match what:
+            case PutLabel(examples=texts):
+                (row,) = rows
+                assert row is not None  # noqa: S101 - every put has one
+                self.puts[row] = what
+                draft.clear(row)
+                for text in texts:
+                    draft.tell(example_key(text, None), row, True)
+            case RemoveLabel() if rows[0] is not None:
+                self.puts.pop(rows[0], None)
+                self.gone.append(rows[0])
+                draft.clear(rows[0])
+            case Feedback(text=text, right=right, fields=fields):
+                key = example_key(text, fields)
+                for place, row in enumerate(rows):
+                    if row is not None:
+                        draft.tell(key, row, place < len(right))
+            case RemoveExample(text=text, label=label, fields=fields):
+                row = rows[0] if label is not None else None
+                if label is None or row is not None:
+                    key = example_key(text, fields)
+                    draft.forget(key, row)
+                    self.forgotten.append((key, row))

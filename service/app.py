@@ -16,7 +16,7 @@ from service.errors import ProblemError, handle
 from service.live import LiveCollection
 from service.middleware import BodyLimit, HeadAsGet, RequestIds
 from service.openapi import Application
-from service.routes import labels, page, predict, status
+from service.routes import feedback, labels, page, predict, status
 from service.settings import Settings
 
 
@@ -31,7 +31,7 @@ def create_app(collection: Path | Collection, settings: Settings | None = None) 
         redirect_slashes=False,
     )
     app.state.live = LiveCollection(collection, chosen)
-    for part in (predict, labels, status, page):
+    for part in (predict, labels, feedback, status, page):
         app.include_router(part.router)
     for error in (HTTPException, RequestValidationError, ProblemError):
         app.add_exception_handler(error, handle)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from index.collection import Collection
 from index.fields import Fields
+from index.label_filter import LabelFilter
 from index.ranking import Predictions
 from index.snapshot import Snapshot
 
@@ -42,6 +43,7 @@ class _Waiting:
     texts: Sequence[str]
     fields: Sequence[Fields | None]
     k: int
+    only: LabelFilter | None
     answer: asyncio.Future[Ranked]
 
 
@@ -56,13 +58,22 @@ class Batcher:
         self._threads = threads
         self._waiting: list[_Waiting] = []
 
-    async def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None] | None = None) -> Ranked:
-        """The k best labels of each text, from one snapshot; fields: those of each text, None for none at all."""
+    async def predict(
+        self,
+        texts: Sequence[str],
+        k: int,
+        fields: Sequence[Fields | None] | None = None,
+        only: LabelFilter | None = None,
+    ) -> Ranked:
+        """The k best labels of each text, from one snapshot; fields: those of each text, None for none at all.
+
+        only: the labels that may be shown, None for all of them.
+        """
         loop = asyncio.get_running_loop()
         said = [None] * len(texts) if fields is None else fields
         if not are_few(said):
-            return await loop.run_in_executor(self._threads, _rank, self._collection.snapshot, texts, said, k)
-        waiting = _Waiting(texts, said, k, loop.create_future())
+            return await loop.run_in_executor(self._threads, _rank, self._collection.snapshot, texts, said, k, only)
+        waiting = _Waiting(texts, said, k, only, loop.create_future())
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
             loop.call_soon(self._gather, 1)
@@ -79,12 +90,13 @@ class Batcher:
             loop.call_soon(self._gather, len(self._waiting))
 
     def _take(self) -> list[_Waiting]:
-        """Who has waited longest, with those that ask for as many labels: scores may depend on how many."""
+        """Who has waited longest, with those that ask for as many of the same labels: scores may depend on how many."""
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
         texts = 0
+        first = self._waiting[0] if self._waiting else None
         for one in self._waiting:
-            if one.k == self._waiting[0].k and texts < _TOGETHER:
+            if first is not None and (one.k, one.only) == (first.k, first.only) and texts < _TOGETHER:
                 taken.append(one)
                 texts += len(one.texts)
             else:
@@ -106,7 +118,7 @@ def _answer(snapshot: Snapshot, together: Sequence[_Waiting]) -> None:
         return
     try:
         texts, fields = [text for one in asking for text in one.texts], [said for one in asking for said in one.fields]
-        ranked = _rank(snapshot, texts, fields, asking[0].k)
+        ranked = _rank(snapshot, texts, fields, asking[0].k, asking[0].only)
     except Exception as error:
         for one in asking:
             one.answer.set_exception(error)
@@ -117,6 +129,8 @@ def _answer(snapshot: Snapshot, together: Sequence[_Waiting]) -> None:
         start += len(one.texts)
 
 
-def _rank(snapshot: Snapshot, texts: Sequence[str], fields: Sequence[Fields | None], k: int) -> Ranked:
-    predictions = snapshot.predict(texts, k, fields)
+def _rank(
+    snapshot: Snapshot, texts: Sequence[str], fields: Sequence[Fields | None], k: int, only: LabelFilter | None
+) -> Ranked:
+    predictions = snapshot.predict(texts, k, fields, only)
     return Ranked(snapshot, predictions, snapshot.probabilities(predictions))

@@ -68,6 +68,7 @@ INVALID = Kind(422, "invalid", "The request is not valid")
 INTERNAL = Kind(500, "internal", "The service failed")
 NOT_STORED = Kind(500, "not-stored", "The change could not be stored")
 NOT_READY = Kind(503, "not-ready", "The service is not ready")
+BEHIND = Kind(503, "behind", "The change that was asked for has not arrived")
 _BY_STATUS = {kind.status: kind for kind in (NOT_FOUND, METHOD_NOT_ALLOWED, MALFORMED, TOO_LARGE, INVALID)}
 
 
@@ -116,7 +117,7 @@ def problem_response(scope: Scope, error: Exception) -> Response:
             if scope["method"] == "OPTIONS":
                 return Response(status_code=204, headers=headers)
     known = _known(scope, error)
-    if known.kind is NOT_READY:
+    if known.kind in (NOT_READY, BEHIND):
         headers["Retry-After"] = "1"
     problem = Problem(
         f"urn:labelspace:problem:{known.kind.name}",

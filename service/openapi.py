@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import TypeAdapter
 
 from service.errors import PROBLEM_JSON, Problem
-from service.schemas import LabelBody, PredictRequest
+from service.schemas import ExampleBody, FeedbackBody, LabelBody, PredictRequest
 
 _COMPONENT = "#/components/schemas/{model}"
 
@@ -19,7 +19,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            models = (PredictRequest, LabelBody, Problem)
+            models = (PredictRequest, LabelBody, FeedbackBody, ExampleBody, Problem)
             _, found = TypeAdapter.json_schemas(
                 [(model.__name__, "validation", TypeAdapter(model)) for model in models], ref_template=_COMPONENT
             )

@@ -60,10 +60,9 @@ class _Body(BaseModel):
         return values
 
 
-class PredictInput(_Body):
-    """A text, fields, or both, and an id of the caller's own that comes back with its labels."""
+class _Said(_Body):
+    """A text, fields, or both."""
 
-    id: Unicode | None = None
     fields: FieldValues | None = None
     text: Unicode | None = Field(None, validate_default=True)
 
@@ -76,12 +75,21 @@ class PredictInput(_Body):
         return text
 
 
+class PredictInput(_Said):
+    """A text, fields, or both, and an id of the caller's own that comes back with its labels."""
+
+    id: Unicode | None = None
+
+
 class PredictRequest(_Body):
-    """Texts to predict labels for; `threshold` leaves out labels less probable than it."""
+    """Texts to predict labels for. `threshold` leaves out labels less probable than it, `filter` those whose own fields
+    have other values: {"lang": "de", "type": ["book", "map"]}. `min_change`: a change that the answer has to know."""
 
     inputs: Annotated[list[PredictInput], Field(fail_fast=True)] = Field(min_length=1)
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     threshold: FiniteFloat | None = Field(None, ge=0, le=1)
+    filter: FieldValues | None = None
+    min_change: int | None = Field(None, ge=0)
 
 
 class LabelBody(_Body):
@@ -91,6 +99,19 @@ class LabelBody(_Body):
     fields: FieldValues | None = None
     examples: Annotated[list[Text], Field(fail_fast=True)] | None = None
     vector: Annotated[list[FiniteFloat], Field(fail_fast=True)] | None = None
+
+
+class FeedbackBody(_Said):
+    """A text, fields, or both, with the labels that are right for it and those that are wrong."""
+
+    right: list[Unicode] = []
+    wrong: list[Unicode] = []
+
+
+class ExampleBody(_Said):
+    """What shall be an example no more: of this label, or of any when none is named."""
+
+    label: Unicode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +183,13 @@ class LabelRemoved:
     """A label that is predicted no more, with the number of its change."""
 
     id: str
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The number of the change, which is on disk and takes part in every prediction from now on."""
+
     change: int
 
 

@@ -24,7 +24,7 @@ def serve(collection: Path, settings: Settings) -> None:
     Raises InputError when the address cannot be had, BundleError when the collection cannot be opened.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with _listen(settings) as listener, Collection(collection) as opened:
+    with _listen(settings) as listener, _open(collection, settings) as opened:
         config = uvicorn.Config(
             create_app(opened, settings),
             log_config=None,
@@ -40,6 +40,10 @@ def serve(collection: Path, settings: Settings) -> None:
         # What is loaded stays; to look through it for garbage would hold up requests for tens of milliseconds.
         gc.freeze()
         server.run([listener])
+
+
+def _open(collection: Path, settings: Settings) -> Collection:
+    return Collection(collection, log=settings.log, device=settings.device)
 
 
 class _Server(uvicorn.Server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,12 @@ def field_collection(field_corpus: Path, tmp_path_factory: pytest.TempPathFactor
 def collection(tiny_collection: Path, tmp_path: Path) -> Path:
     """A collection of one's own to write to."""
     return Path(shutil.copytree(tiny_collection, tmp_path / "collection"))
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server that runs as long as the tests."""
+    from postgres_support import postgres
+
+    with postgres() as url:
+        yield url

@@ -119,6 +119,24 @@ class LabelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CompatibleConfig:
+    """A query tower for label vectors that are published (training.published).
+
+    bundle: whose label vectors stay as they are; `labelspace train --against` says it, "" for a run that trains its own
+    labels. weight: share in the loss of the term that keeps queries near where the bundle's own query tower has them
+    (training.compatibility; 0: off). sharpness: what its cosines are multiplied by.
+    """
+
+    bundle: str = ""
+    weight: float = 0.3
+    sharpness: float = 10.0
+
+    def __post_init__(self) -> None:
+        _share("compatible.weight", self.weight)
+        _positive("compatible.sharpness", self.sharpness)
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryConfig:
     """The example memory of the bundle. mode: "on", "off", or "head": votes only for labels of at least `head_rows`
     training queries. neighbours: examples that vote; more cost time in every prediction. Weight and temperature of the
@@ -185,6 +203,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    compatible: CompatibleConfig = field(default_factory=CompatibleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
@@ -216,12 +235,12 @@ def _share(key: str, value: float, *, including_1: bool = False) -> None:
         raise InputError(f"{key}: must be at least 0 and {'at most' if including_1 else 'below'} 1, is {value}")
 
 
-def load_config(path: Path | None, settings: Sequence[str] = ()) -> Config:
+def load_config(path: Path | None, settings: Sequence[str] = (), defaults: Config | None = None) -> Config:
     """The defaults, overridden by a TOML file, overridden by `section.key=value` settings (values as in TOML).
 
-    Raises InputError naming the file or setting, the key, and what it takes.
+    defaults: None for those of this program. Raises InputError naming the file or setting, the key, and what it takes.
     """
-    config = Config()
+    config = defaults or Config()
     if path is not None:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from index.errors import InputError, json_kind
+from index.facets import fields_text, filterable
 from index.field_spec import FieldSpec
 from index.fields import Fields, fields_read
 from index.labels import Label, check_id
+from index.packed import PackedStrings
 from index.strict_json import without_duplicates
 
 SPLITS = ("train", "dev", "test")
@@ -72,13 +74,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labels in row order and the splits that were asked for; label_fields as Split.fields."""
+    """Labels in row order and the splits that were asked for; label_fields as Split.fields.
+
+    kept_fields: of each label all fields that a bundle keeps, whatever was asked for, as `index.facets.fields_text`
+    writes them; None where no label has any.
+    """
 
     folder: Path
     label_ids: list[str]
     label_texts: list[str]
     splits: Mapping[str, Split]
     label_fields: list[Fields | None] | None = None
+    kept_fields: PackedStrings | None = None
 
 
 def split_path(folder: Path, name: str) -> Path | None:
@@ -119,7 +126,8 @@ def load_corpus(folder: Path, splits: Sequence[str], fields: Sequence[FieldSpec]
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give a corpus folder, with train.jsonl in it")
     labels_path = split_path(folder, "labels")
-    labels = list(read_labels(labels_path, fields)) if labels_path else []
+    kept = _KeptFields()
+    labels = list(_read(labels_path, lambda value: kept.of(value, _label(value, fields)))) if labels_path else []
     if labels_path and not labels:
         raise InputError(f"{labels_path}: has no labels; write one a line, or remove the file")
     rows = {label.id: row for row, label in enumerate(labels)}
@@ -133,7 +141,7 @@ def load_corpus(folder: Path, splits: Sequence[str], fields: Sequence[FieldSpec]
     label_texts = [label.text for label in labels] if labels_path else list(rows)
     found = {name: _widened(read[name], len(rows)) for name in splits}
     label_fields: list[Fields | None] = [label.fields for label in labels] if labels_path else [None] * len(rows)
-    return Corpus(folder, list(rows), label_texts, found, label_fields if fields else None)
+    return Corpus(folder, list(rows), label_texts, found, label_fields if fields else None, kept.packed())
 
 
 def json_line(row: Record | Label) -> str:
@@ -303,6 +311,27 @@ def _record(value: dict[str, Any], fields: Sequence[FieldSpec]) -> Record:
     if group is not None and not group.strip():
         raise InputError("group is blank; give it a name or leave it out")
     return Record(_checked_id(_string(value, "id"), "id"), text, labels, group, exclude, said)
+
+
+class _KeptFields:
+    """The fields of labels that are there to be shown and filtered by, gathered label by label as one run of bytes."""
+
+    def __init__(self) -> None:
+        self._data, self._offsets = bytearray(), array("q", [0])
+
+    def of(self, value: dict[str, Any], label: Label) -> Label:
+        """The label itself, with the fields of its line taken down: those that the model reads, and of the others all
+        that can be filtered by."""
+        fields = {**(filterable(value.get("fields")) or {}), **(label.fields or {})}
+        self._data += fields_text(fields).encode()
+        self._offsets.append(len(self._data))
+        return label
+
+    def packed(self) -> PackedStrings | None:
+        """None where nothing was taken down."""
+        if not self._data:
+            return None
+        return PackedStrings(np.frombuffer(bytes(self._data), dtype=np.uint8), np.array(self._offsets, dtype=np.int64))
 
 
 def _record_text(value: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from index.field_spec import FieldSpec
 from index.fielded import FieldedTokenizer
 from index.fields import Fields
 from index.lexicon import Lexicon
+from index.packed import PackedStrings
 from training.bag_store import prepare_bags
 from training.config import Config
 from training.corpus import Corpus, Split, hold_out, load_corpus, split_path
@@ -48,7 +49,8 @@ class Dataset:
     examples: the first so many queries are records; any after them are label texts (label.text_queries).
     counts: (labels,) training records of each label. fingerprint: hex SHA-256 of all that the run depends on.
     features, lexicon: what was configured, with all that was fitted to train, and what was learned beside it.
-    label_fields: of each label, those that its tower reads; None where no fields are read.
+    label_fields: of each label, those that its tower reads; None where no fields are read. kept_fields: as the corpus
+    has them, for the bundle alone: no run depends on them.
     """
 
     label_ids: list[str]
@@ -64,6 +66,7 @@ class Dataset:
     features: FeatureSpec
     lexicon: Lexicon | None = None
     label_fields: Sequence[Fields | None] | None = None
+    kept_fields: PackedStrings | None = None
 
 
 def load_dataset(
@@ -121,6 +124,7 @@ def load_dataset(
         features=features,
         lexicon=lexicon,
         label_fields=labels.fields,
+        kept_fields=corpus.kept_fields,
     )
 
 

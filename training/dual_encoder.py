@@ -14,6 +14,7 @@ from index.label_vector import centroid_part, free_part, label_sum, unit
 from training.centroids import Centroids
 from training.config import Config
 from training.dataset import Dataset
+from training.frozen_tower import FrozenTower
 from training.gradient_cache import chunks_of
 from training.row_adagrad import RowAdagrad
 from training.tower import Items, Tower
@@ -31,11 +32,17 @@ class DualEncoder:
     free vector and the centroid by it, so that a label without training queries has its text alone.
     """
 
-    def __init__(self, config: Config, dataset: Dataset) -> None:
+    def __init__(self, config: Config, dataset: Dataset, published: NDArray[np.float32] | None = None) -> None:
+        """published: (labels, dim), label vectors that stay as they are, of which labels are LabelRows; None for labels
+        that are trained."""
         self.config = config
         seed = config.training.seed
         self.queries = make_tower(config, seed)
-        self.labels = self.queries if config.tower.shared else make_tower(config, seed + 1)
+        self.labels: Tower
+        if published is not None:
+            self.labels = FrozenTower(published, self.queries.spec, self.queries.device)
+        else:
+            self.labels = self.queries if config.tower.shared else make_tower(config, seed + 1)
         counts = torch.from_numpy(dataset.counts.astype(np.float32))[:, None]
         self.counts = counts.to(self.queries.device)
         self.free = torch.zeros(len(counts), self.queries.dim, device=self.queries.device)
@@ -131,8 +138,12 @@ class DualEncoder:
         """Take over the towers of a checkpoint, and the free vectors of the labels `there` for the labels `here`.
 
         Both are (known,) rows of the same labels; other labels stay without a free vector. Centroids stay empty: they
-        are sums over training queries, which may be others now.
+        are sums over training queries, which may be others now. Where labels are published, the query tower is all.
         """
+        if isinstance(self.labels, FrozenTower):
+            prefix = "query." if any(name.startswith("query.") for name in tensors) else "tower."
+            self.queries.load(_under(prefix, tensors))
+            return
         self._load_towers(tensors)
         rows, old = torch.from_numpy(here), torch.from_numpy(there)
         for own, name in ((self.free, "free"), (self._free_adagrad.accumulator, "adagrad.free")):
@@ -140,8 +151,11 @@ class DualEncoder:
 
     def _load_towers(self, tensors: dict[str, Tensor]) -> None:
         for name, tower in self.towers.items():
-            prefix = f"{name}."
-            tower.load({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+            tower.load(_under(f"{name}.", tensors))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def make_tower(config: Config, seed: int) -> Tower:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.bags import Bags
-from index.build import BUILD_EFFORT, IndexReport, build_index
+from index.build import IndexReport, build_index
 from index.bundle import Manifest, featurizers, seal_files, write_manifest
-from index.collection import add_bundle, create_collection
+from index.bundles import add_bundle
+from index.collection_folder import create_collection
+from index.dev_queries import DevQuery, write_dev
+from index.device import faiss_versions
+from index.encode_shards import SHARD_ROWS, Towers, encode_shards, item_shards, open_shard
 from index.encoder import Encoder
-from index.errors import LabelspaceError
+from index.errors import BundleError, LabelspaceError
 from index.fielded import FieldedTokens
-from index.files import write_json
+from index.files import sha256_of, write_json
 from index.known_rows import save_known
 from index.label_vector import unit, unknown_rows
 from index.labels import LabelTable
@@ -28,10 +34,15 @@ from index.layered import LayeredIndex, Neighbours
 from index.memory import ExampleLabels
 from index.packed import Lists
 from index.ranking import CANDIDATES, Ranking
+from index.reindex_build import MEMORY_EFFORT, MEMORY_RECALL
+from index.reindex_work import filling, mark_export
 from index.tokens import Tokens
+from training.checkpoint import BEST, CHECKPOINT
 from training.config import load_config
 from training.dataset import Dataset, KnownRows, load_dataset
+from training.dev_split import dev_split
 from training.members import Members, member_runs, touched_rows
+from training.progress import Progress
 from training.ranking_choice import DevNeighbours, choose_ranking
 from training.run import CONFIG, check_corpus_unchanged, corpus_of, run_lexicon
 from training.tower import Items
@@ -41,9 +52,8 @@ Report = Callable[[str], None]
 AGREEMENT = {"fp32": 1e-5, "fp16": 1e-3, "int8": 2e-2}
 _TOKEN_AGREEMENT = 1e-4
 _CHECKED_TEXTS = 256
-# Votes are sums over many neighbours: one missed among the last changes little, and finding it costs as much again.
-_MEMORY_RECALL = 0.95
-_MEMORY_EFFORT = 200
+# More texts than these are encoded in shards that outlive a kill, where a job has a place for them.
+_LARGE = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,34 @@ class _Vectors:
     dev: NDArray[np.float32]
 
 
-def export_run(
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """A re-index job that wants the bundle to begin from. key: of the job. work: the folder of the collection's jobs.
+
+    processes: that encode.
+    """
+
+    key: str
+    work: Path
+    processes: int
+
+
+def run_state(run: Path) -> str:
+    """The run, and in which state it is: what decides its bundle, beside how it is exported.
+
+    Raises InputError when there is no run, BundleError when it has no checkpoint yet.
+    """
+    digest = hashlib.sha256()
+    for member in member_runs(run):
+        corpus_of(member)
+        checkpoint = member / (BEST if (member / BEST).is_file() else CHECKPOINT)
+        if not checkpoint.is_file():
+            raise BundleError(f"{checkpoint}: there is no checkpoint yet; train the run first")
+        digest.update(f"{member.name} {sha256_of(member / CONFIG)} {sha256_of(checkpoint)}".encode())
+    return f"run {run.resolve()} {digest.hexdigest()[:16]}"
+
+
+def export_run(  # noqa: PLR0913 - one parameter an option of the command
     run: Path,
     collection: Path,
     *,
@@ -64,25 +101,36 @@ def export_run(
     dim: int | None = None,
     precision: str = "fp32",
     report: Report,
+    promote: bool = True,
+    job: ExportJob | None = None,
 ) -> str:
     """Write the run's model as the collection's next bundle and make it current; returns the bundle's id.
 
     The checkpoint is the best by dev. corpus: where the run's corpus is now, if it has moved since the training. dim:
     leading dimensions to keep of the vectors (nested prefixes), None for all. precision: of the towers' tables in the
-    bundle, "fp32", "fp16" or "int8".
+    bundle, "fp32", "fp16" or "int8". promote: False leaves current what is. job: that the bundle is marked for, and
+    that keeps what it encodes.
     Raises InputError when the run and the corpus do not belong together, LabelspaceError when an exported tower
     disagrees with torch by more than 1e-5 or the disk refuses; the collection is then as it was.
     """
     members = member_runs(run)
     config = load_config(members[0] / CONFIG)
     known = touched_rows(members) if config.tower.kind == "unified" else None
-    dataset = load_dataset(corpus or corpus_of(members[0]), config, run_lexicon(members[0], config), known)
+    place = corpus or corpus_of(members[0])
+    # Before the dataset, and gone with the texts again: of what was prepared there are none left.
+    dev = dev_split(place, config.features.fields, config.training.dev_share)
+    dataset = load_dataset(place, config, run_lexicon(members[0], config), known)
     for member in members:
         check_corpus_unchanged(member, dataset)
     models = Members.load(run, dataset, dim, report)
     create_collection(collection)
-    exporter = _Exporter(models, dataset, recall, precision, report, known)
-    return add_bundle(collection, models.model_id, exporter.fill)
+    exporter = _Exporter(models, dataset, recall, precision, report, known, dev, job)
+
+    def fill(folder: Path, bundle: str) -> None:
+        with nullcontext() if job is None else filling(job.work, folder):
+            exporter.fill(folder, bundle)
+
+    return add_bundle(collection, models.model_id, fill, promote=promote)
 
 
 class _Exporter:
@@ -94,9 +142,12 @@ class _Exporter:
         precision: str,
         report: Report,
         known: KnownRows | None = None,
+        dev: Sequence[DevQuery] = (),
+        job: ExportJob | None = None,
     ) -> None:
         self.models, self.config, self.dataset, self.known = models, models.config, dataset, known
         self.recall, self.precision, self.report = recall, precision, report
+        self.dev, self.job = dev, job
 
     def fill(self, folder: Path, bundle: str) -> None:
         """Write every file of the bundle into an empty folder."""
@@ -107,14 +158,18 @@ class _Exporter:
             save_known(folder, self.known)
         vectors = self._encode(folder)
         carried = self._carried()
-        LabelTable.pack(self.dataset.label_ids, self.dataset.label_texts).save(folder)
+        LabelTable.pack(self.dataset.label_ids, self.dataset.label_texts, self.dataset.kept_fields).save(folder)
         np.save(folder / "vectors.npy", vectors.sums)
+        write_dev(folder, self.dev)
+        if self.job is not None:
+            mark_export(folder, self.job.key)
         carried.save(folder, "memory.labels")
-        index, index_report = self._build("label index", unit(vectors.sums), vectors.dev, self.recall)
+        index, index_report = self._build("label index", unit(vectors.sums), vectors.dev, self.recall, rescore=True)
         faiss.write_index(index, str(folder / "index.faiss"))
-        found = LayeredIndex.over(index).hide(unknown_rows(vectors.sums)).search(vectors.dev, CANDIDATES)
+        served = LayeredIndex.over(index, vectors.sums, rescore=index_report.rescore)
+        found = served.hide(unknown_rows(vectors.sums)).search(vectors.dev, CANDIDATES)
         examples, memory_report = self._memory(folder, vectors)
-        near = DevNeighbours(found, examples, ExampleLabels(carried, np.zeros(0, dtype=np.int64)))
+        near = DevNeighbours(found, examples, ExampleLabels(carried))
         positives = max(1, round(int(self.dataset.counts.sum()) / self.dataset.examples))
         draft = Ranking(self.config.loss.temperature, positives, 0.0, self.config.memory.neighbours)
         ranking, calibration = choose_ranking(self.dataset, near, draft, self.report)
@@ -141,7 +196,7 @@ class _Exporter:
         if self.config.memory.mode == "off":
             self.report("example memory: off")
             return None, None
-        memory, report = self._build("example memory", vectors.examples, vectors.dev, _MEMORY_RECALL, _MEMORY_EFFORT)
+        memory, report = self._build("example memory", vectors.examples, vectors.dev, MEMORY_RECALL, MEMORY_EFFORT)
         faiss.write_index(memory, str(folder / "memory.faiss"))
         return LayeredIndex.over(memory).search(vectors.dev, self.config.memory.neighbours), report
 
@@ -161,7 +216,19 @@ class _Exporter:
         sums = self.models.label_sums(dataset.labels, blank & (dataset.counts == 0))
         examples = dataset.queries.take(np.arange(dataset.examples))
         self.report(f"encoded {len(sums)} labels and {len(examples)} examples")
-        return _Vectors(sums, queries.items(_padding(examples)), queries.items(_padding(dataset.dev.items)))
+        return _Vectors(sums, self._examples(folder, queries, examples), queries.items(_padding(dataset.dev.items)))
+
+    def _examples(self, folder: Path, queries: Encoder, examples: Items) -> NDArray[np.float32]:
+        """Their unit vectors (n, dim)."""
+        items = _padding(examples)
+        if self.job is None or len(items) <= _LARGE:
+            return queries.items(items)
+        digest = f"{self.models.model_id} {self.precision} {self.dataset.fingerprint}"
+        kept, towers = self.job.work / self.job.key / "examples", Towers(folder, self.models.spec)
+        with Progress("encoding examples", len(items), "texts") as progress:
+            shards = item_shards(items, "query", digest)
+            encode_shards(kept, shards, towers, processes=self.job.processes, advance=progress.advance)
+        return np.concatenate([open_shard(kept, number) for number in range(-(-len(items) // SHARD_ROWS))])
 
     def _check_agreement(
         self, encoder: Encoder, items: Items, torch_encode: Callable[[Items], NDArray[np.float32]]
@@ -178,10 +245,12 @@ class _Exporter:
         vectors: NDArray[np.float32],
         queries: NDArray[np.float32],
         target: float,
-        effort: int = BUILD_EFFORT,
+        effort: int | None = None,
+        *,
+        rescore: bool = False,
     ) -> tuple[faiss.Index, IndexReport]:
         faiss.omp_set_num_threads(self.config.training.threads)
-        index, built = build_index(vectors, queries, target=target, build_effort=effort)
+        index, built = build_index(vectors, queries, target=target, build_effort=effort, rescore=rescore)
         line = f"{what}: {built.factory} over {built.vectors} vectors, recall@10 {built.recall:.4f}"
         self.report(line if built.recall >= target else f"{line}, short of {target}")
         return index, built
@@ -189,7 +258,7 @@ class _Exporter:
     def _manifest(
         self, folder: Path, bundle: str, ranking: Ranking, index: IndexReport, memory: IndexReport | None
     ) -> Manifest:
-        packages = ("labelspace", "numpy", "torch", "faiss-cpu", "onnx", "onnxruntime")
+        packages = ("labelspace", "numpy", "torch", "onnx", "onnxruntime")
         return Manifest(
             bundle=bundle,
             model=self.models.model_id,
@@ -202,7 +271,7 @@ class _Exporter:
             ranking=ranking,
             index=index,
             memory=memory,
-            versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+            versions={"python": platform.python_version(), **{name: version(name) for name in packages}, **faiss_versions()},
             files=seal_files(folder),
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from index.errors import BundleError, InputError, first_line
 from index.files import write_json
@@ -11,15 +13,28 @@ from index.lexicon import Lexicon
 from training.config import Config, differing_keys, load_config, save_config
 from training.dataset import Dataset
 
+if TYPE_CHECKING:
+    from training.published import Published
+
 CONFIG = "config.toml"
+# What is needed of the bundle that it is trained against, when the collection has moved on.
+PUBLISHED = "published"
 _CORPUS = "corpus.json"
 _LABELS = "labels.json"
 
 
-def start_run(run: Path, corpus: Path, dataset: Dataset, config: Config, begun_from: Path | None = None) -> None:
+def start_run(
+    run: Path,
+    corpus: Path,
+    dataset: Dataset,
+    config: Config,
+    begun_from: Path | None = None,
+    published: Published | None = None,
+) -> None:
     """Make the run's folder with its settings, what was learned of features, and the ids of its labels.
 
-    begun_from: the run whose weights it starts with, which is noted. Raises InputError when a run is there already.
+    begun_from: the run whose weights it starts with, which is noted. published: what it is trained against, of which
+    all is kept that it needs. Raises InputError when a run is there already.
     """
     if (run / CONFIG).exists():
         raise InputError(f"{run}: a run is there already; go on with --resume, or choose another folder with --out")
@@ -34,6 +49,9 @@ def start_run(run: Path, corpus: Path, dataset: Dataset, config: Config, begun_f
     if begun_from is not None:
         note["begun_from"] = str(begun_from.resolve())
     write_json(run / _CORPUS, note)
+    if published is not None:
+        shutil.rmtree(run / PUBLISHED, ignore_errors=True)  # of a start that was cut off
+        published.keep(run / PUBLISHED, queries=config.compatible.weight > 0)
     # Last: where it is, everything that a run needs to be gone on with is there, too.
     save_config(config, run / CONFIG)
 

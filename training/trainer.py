@@ -18,20 +18,24 @@ from training.adamw import adamw_tensors, restore_adamw
 from training.batches import Batch, Batches
 from training.checkpoint import CHECKPOINT, Point, Position, keep_best, load_checkpoint, save_checkpoint
 from training.clusters import balanced_clusters, cluster_size
+from training.compatibility import Compatibility
 from training.config import Config
 from training.curves import Curves
 from training.dataset import Dataset
 from training.distributed import PeerGoneError, World, objective_of, placed, progress_of
 from training.dual_encoder import DualEncoder
+from training.frozen_tower import LabelRows
 from training.gradient_cache import Chunked, cached_backward, chunks_of
 from training.metrics import Judged, without
 from training.negatives import Negatives, Pool
 from training.objective import Compared, Objective
 from training.progress import Progress
+from training.published import check_bundle, check_query_tower
 from training.run import check_same_settings
 from training.signals import Stop, stop_signals
 
 if TYPE_CHECKING:
+    from training.published import Published
     from training.warm_start import Earlier
 
 _FINAL_RATE = 0.05
@@ -48,17 +52,34 @@ class Trainer:
     """One run: the model, its optimisers, and where it stands."""
 
     def __init__(
-        self, dataset: Dataset, config: Config, *, time_limit: float | None = None, world: World | None = None
+        self,
+        dataset: Dataset,
+        config: Config,
+        *,
+        time_limit: float | None = None,
+        world: World | None = None,
+        published: Published | None = None,
     ) -> None:
         """time_limit: seconds of training after which the run ends, its rates having fallen by then.
 
         world: the processes that train this run together, each with a Trainer of its own; None for this one alone.
+        published: whose label vectors the queries are trained against; None to train the labels, too.
+        Raises InputError when the settings are of a run against another bundle, or its vectors cannot be met.
         """
         self.dataset, self.config, self.time_limit = dataset, config, time_limit
         self.world = world or World()
         training = config.training
         torch.set_num_threads(training.threads)
-        self.model = DualEncoder(placed(config, self.world), dataset)
+        check_bundle(config, published)
+        vectors = None if published is None else published.label_vectors(dataset, training.threads)
+        self.model = DualEncoder(placed(config, self.world), dataset, vectors)
+        self.compatibility: Compatibility | None = None
+        if published is not None:
+            check_query_tower(published, self.model.queries.spec, self.model.queries.dim)
+            self.dataset = dataclasses.replace(dataset, labels=LabelRows(np.arange(len(dataset.label_ids))))
+            if config.compatible.weight:
+                old = published.encode_queries(dataset.queries, training.threads)
+                self.compatibility = Compatibility(config.compatible, old, dataset.relevance, self.world)
         self.batches = Batches(dataset.relevance, training.batch, training.seed)
         self.negatives = Negatives(
             dataset.relevance, dataset.excluded, config.negatives, config.loss.temperature, self.model.queries.device
@@ -178,7 +199,8 @@ class Trainer:
             self.negatives.write_back(pool.labels, compared.labels)
             if self.model.centroids is not None:
                 self.model.centroids.update(batch.queries, q)
-            return self.objective(compared, batch.random)
+            value = self.objective(compared, batch.random)
+            return value if self.compatibility is None else self.compatibility.mixed(value, batch.queries, q)
 
         chunk = self.config.training.chunk
         chance = self.model.own_chance(self.world, queries, labels, chunk, batch.random)

@@ -92,7 +92,7 @@ def continued_config(run: Path, file: Path | None = None, settings: Sequence[str
         for section in dict.fromkeys(section for section, _ in named):
             over = {key: getattr(getattr(given, section), key) for one, key in named if one == section}
             chosen = replace(chosen, **{section: replace(getattr(chosen, section), **over)})
-    chosen = replace(chosen, features=_as_fitted(chosen.features, old.features))
+    chosen = replace(chosen, features=as_fitted(chosen.features, old.features))
     check_same_meaning(run, old, chosen)
     return chosen
 
@@ -100,6 +100,8 @@ def continued_config(run: Path, file: Path | None = None, settings: Sequence[str
 def check_same_meaning(run: Path, old: Config, new: Config) -> None:
     """Raises InputError naming the settings that give the weights their meaning and are not the run's."""
     meaning = {*(f"tower.{key}" for key in _TOWER), *(f"transformer.{key}" for key in _TRANSFORMER)}
+    if new.compatible.bundle:
+        meaning.discard("tower.shared")  # its query tower begins where the run's has come to, shared or not
     differing = [key for key in differing_keys(old, new) if key in meaning or key.startswith("features.")]
     if differing:
         raise InputError(
@@ -108,7 +110,7 @@ def check_same_meaning(run: Path, old: Config, new: Config) -> None:
         )
 
 
-def _as_fitted(spec: FeatureSpec, fitted: FeatureSpec) -> FeatureSpec:
+def as_fitted(spec: FeatureSpec, fitted: FeatureSpec) -> FeatureSpec:
     """The spec with what was fitted for the other one, where it leaves that open."""
     # As a file does that the run was begun with.
     edges = {field.name: field.edges for field in fitted.fields}

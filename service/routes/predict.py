@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.errors import InputError
+from index.label_filter import LabelFilter
 from index.snapshot import Snapshot
 from service.batcher import Ranked, are_few
 from service.bodies import read_body
@@ -35,15 +36,24 @@ async def predict(request: Request) -> Response:
     """Best labels first, at most `top_k` for each input. The answer names bundle, model and change it was made from."""
     served = live(request)
     asked = await read_body(request, PredictRequest, inputs=served.settings.max_inputs)
-    snapshot, fields = served.collection.snapshot, [one.fields for one in asked.inputs]
+    if asked.min_change is not None:
+        await served.reach(asked.min_change)
+    snapshot, fields, only = served.collection.snapshot, [one.fields for one in asked.inputs], _filter(asked)
     if are_few(fields):
         _check(asked.inputs, served.settings, snapshot)
     else:
         await served.in_batch_thread(lambda: _check(asked.inputs, served.settings, snapshot))
-    ranked = await served.batcher.predict([one.text or "" for one in asked.inputs], asked.top_k, fields)
+    ranked = await served.batcher.predict([one.text or "" for one in asked.inputs], asked.top_k, fields, only)
     few = len(asked.inputs) * asked.top_k <= _FEW_LABELS
     answer = _answer(asked, ranked) if few else await served.in_batch_thread(lambda: _answer(asked, ranked))
     return Response(answer, media_type="application/json")
+
+
+def _filter(asked: PredictRequest) -> LabelFilter | None:
+    try:
+        return LabelFilter.parse(asked.filter) if asked.filter else None
+    except InputError as error:
+        raise invalid_fields("#/filter", error) from error
 
 
 def _check(inputs: Sequence[PredictInput], settings: Settings, snapshot: Snapshot) -> None:

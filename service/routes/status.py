@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from index.build import IndexReport
+from index.device import faiss_versions
 from index.fields import MOST_VALUES
 from index.labels import MAX_ID_BYTES
 from index.snapshot import Snapshot
@@ -17,7 +18,7 @@ from service.openapi import problems
 from service.schemas import MAX_PAGE, MAX_TOP_K, FieldInfo, Health, IndexInfo, Info, Limits, UnseenValues
 
 router = APIRouter(tags=["status"])
-_NAMED = ("labelspace", "faiss-cpu", "onnxruntime", "numpy", "fastapi", "uvicorn")
+_NAMED = ("labelspace", "onnxruntime", "numpy", "fastapi", "uvicorn")
 
 
 @router.get("/v1/info", summary="What is served", responses=problems())
@@ -39,7 +40,7 @@ async def info(request: Request) -> Info:
         index=_built(manifest.index),
         memory=None if manifest.memory is None else _built(manifest.memory),
         limits=_limits(served),
-        versions={**{name: version(name) for name in _NAMED}, "python": platform.python_version()},
+        versions={**{name: version(name) for name in _NAMED}, **faiss_versions(), "python": platform.python_version()},
     )
 
 

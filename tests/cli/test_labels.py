@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cli.labels import labels
 from index.collection import Collection
-from index.errors import InputError
+from index.label_filter import LabelFilter
 
 
 @pytest.fixture
@@ -55,9 +55,8 @@ def test_what_is_no_pair_is_a_wrong_call(folder: Path, pair: str) -> None:
     assert f"{pair!r} is not NAME=VALUE" in done.output
 
 
-def test_a_field_that_labels_do_not_have_is_refused_by_name(folder: Path) -> None:
-    done = call("add", folder, "new", "--text", "x", "--field", "colour=red")
-    assert isinstance(done.exception, InputError)
-    assert str(done.exception).startswith("label 'new': field 'colour' is not read by this model")
+def test_a_field_that_no_model_reads_is_kept_to_filter_by(folder: Path) -> None:
+    assert call("add", folder, "new", "--text", "x", "--field", "colour=red").exit_code == 0
     with Collection(folder) as opened:
-        assert opened.snapshot.change == 0
+        (row,) = opened.snapshot.labels.matching(LabelFilter.parse({"colour": "red"})).tolist()
+        assert opened.snapshot.labels[row].id == "new"

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from cli_support import called
-from index.collection import Collection, current_bundle
+from index.bundles import current_bundle
+from index.collection import Collection
 from tests_support import TINY, write_corpus, write_lines
 
 COMMAND = Path(sys.executable).with_name("labelspace")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.change_log import ChangeLog
+from index.change_log import open_log
 from index.changes import Change, PutLabel
 from index.collection import Collection
 from index.errors import InputError
 from index.features import FeatureSpec
 from index.field_spec import FieldSpec
 from index.fields import Fields
+from index.label_filter import LabelFilter
 from index.snapshot import Snapshot, says_something
 from tests_support import KINDS
 
@@ -94,7 +95,9 @@ def test_a_bundle_label_keeps_what_training_learned_of_it_beside_new_fields(open
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"colour": "red"}, "label 'new': field 'colour' is not read by this model"),
+        ({"colour": {"red": 1}}, "label 'new': field 'colour' must be a string, a number"),
+        ({"type": "book", "colour": [None]}, "label 'new': field 'colour' must be a string, a number"),
+        ({"type": "book", "colour": float("inf")}, "label 'new': field 'colour' is inf"),
         ({"type": {"deep": 1}}, "label 'new': field 'type' must be a string"),
         ({"type": float("nan")}, "label 'new': field 'type' is nan"),
         ({"type": "\ud800"}, "label 'new': field 'type' is not valid Unicode"),
@@ -122,8 +125,10 @@ def test_each_tower_takes_its_own_fields(opened: Collection) -> None:
     split.check_fields({"lang": "en"}, "label")
     with pytest.raises(InputError, match="field 'lang'"):
         split.check_fields({"lang": "en"})
+    # A label may have it, to be filtered by: then any value that nobody reads will do.
+    split.check_fields({"type": ["book"] * 1000}, "label")
     with pytest.raises(InputError, match="field 'type'"):
-        split.check_fields({"type": "book"}, "label")
+        split.check_fields({"type": {"deep": 1}}, "label")
 
 
 def test_what_the_log_cannot_hold_is_refused(opened: Collection) -> None:
@@ -158,6 +163,23 @@ def test_a_log_replays_under_a_model_that_reads_other_fields(collection: Path, f
         assert other.snapshot.predict(["umbrella stand"], 1).rows[0, 0] == 41
 
 
+def test_fields_that_the_model_does_not_read_are_kept_and_filtered_by(folder: Path) -> None:
+    put = PutLabel("new", "x", fields={"type": "film", "colour": ["red", 1], "asked": True})
+    with Collection(folder) as opened:
+        opened.write([put, PutLabel("0-en", "label 0-en", fields={"colour": "red"})])
+        wanted = opened.snapshot.bundle.label_texts.texts(["x"], [{"type": "film"}])[0]
+        assert np.abs(vector_of(opened.snapshot, "new") - wanted).max() < 1e-5
+    with Collection(folder) as again:
+        snapshot = again.snapshot
+        assert snapshot.labels[8].fields == put.fields
+        for asked, rows in (
+            ({"colour": "red"}, {0, 8}), ({"colour": [1, 2]}, {8}), ({"colour": "1"}, set()), ({"asked": True}, {8}),
+            ({"asked": 1}, set()), ({"colour": "red", "type": "film"}, {8}), ({"type": "book"}, set()),
+        ):  # fmt: skip
+            found = snapshot.predict(["the same for all"], 100, only=LabelFilter.parse(asked)).rows[0]
+            assert {row for row in found.tolist() if row >= 0} == rows
+
+
 def test_of_a_label_whose_fields_are_partly_read_the_rest_counts(opened: Collection) -> None:
     put = PutLabel("new", "x", fields={"type": "film", "gone": "y", "lang": {"of": "another kind"}})
     after = opened.snapshot.after([Change(1, put)])
@@ -166,7 +188,7 @@ def test_of_a_label_whose_fields_are_partly_read_the_rest_counts(opened: Collect
 
 
 def test_a_vector_of_a_model_with_another_dim_counts_for_nothing(folder: Path) -> None:
-    log = ChangeLog(folder / "changes.sqlite")
+    log = open_log(folder)
     log.append([PutLabel("a", "zebra", vector=(1.0, 2.0)), PutLabel("b", vector=(1.0, 2.0))])
     log.close()
     with Collection(folder) as opened:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from index.bundle import read_manifest
+from index.bundles import current_bundle
 from index.changes import LabelChange, PutLabel, RemoveLabel
-from index.collection import Collection, create_collection, current_bundle
+from index.collection import Collection
+from index.collection_folder import create_collection
 from index.collection_report import report_collection
 from index.errors import BundleError
 

@@ -11,6 +11,8 @@ import pytest
 
 from index.collection import Collection
 from index.layered import LayeredIndex
+from index.memory import ExampleLabels
+from index.packed import Lists
 from training.corpus import read_records
 
 
@@ -44,3 +46,11 @@ def test_votes_are_those_of_the_nearest_examples_in_float64(
             found = np.zeros(len(snapshot.labels))
             found[votes.label[votes.query == place]] = votes.weight[votes.query == place]
             assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_examples_that_carry_nothing_are_left_out_of_nothing() -> None:
+    labels = ExampleLabels(Lists.pack([]))
+    lengths, rows, right = labels.of(np.array([0, 3], dtype=np.int64))
+    assert (lengths.tolist(), rows.tolist(), right.tolist()) == ([0, 0], [], [])
+    lengths, rows, right = ExampleLabels(Lists.pack([[1, 2], []])).of(np.array([1, 0, 1, 0], dtype=np.int64))
+    assert (lengths.tolist(), rows.tolist(), right.tolist()) == ([0, 2, 0, 2], [1, 2, 1, 2], [True] * 4)

@@ -14,6 +14,7 @@ import pytest
 
 from index import Collection
 from index.fields import Fields
+from index.label_filter import LabelFilter
 from index.ranking import Predictions
 from index.snapshot import Snapshot
 from service.batcher import Batcher, Ranked, are_few
@@ -96,9 +97,11 @@ class _Noting:
     snapshot: Snapshot
     sizes: list[int]
 
-    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None]) -> Predictions:
+    def predict(
+        self, texts: Sequence[str], k: int, fields: Sequence[Fields | None], only: LabelFilter | None
+    ) -> Predictions:
         self.sizes.append(len(texts))
-        return self.snapshot.predict(texts, k, fields)
+        return self.snapshot.predict(texts, k, fields, only)
 
     def probabilities(self, predictions: Predictions) -> Any:
         return self.snapshot.probabilities(predictions)
@@ -110,7 +113,9 @@ class _Stub:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def predict(self, texts: Sequence[str], k: int, fields: Sequence[Fields | None]) -> Predictions:
+    def predict(
+        self, texts: Sequence[str], k: int, fields: Sequence[Fields | None], only: LabelFilter | None
+    ) -> Predictions:
         assert len(fields) == len(texts)
         self.calls.append(len(texts))
         if "bad" in texts:

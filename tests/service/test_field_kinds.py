@@ -108,10 +108,8 @@ def test_what_is_refused_by_name(client: TestClient, refused: Refused, fields: s
     assert f"field {name}" in problem["detail"]
 
 
-def test_a_label_takes_the_fields_of_its_tower_only(client: TestClient, refused: Refused) -> None:
-    problem = refused(client.put("/v1/labels/new", json={"text": "x", "fields": {"year": 1950}}), 422, "invalid")
-    assert "field 'year' is read of queries, not of labels" in problem["errors"][0]["detail"]
-    fields = {"type": "new", "lang": ["v9"] * 10_001, "title": "größe"}
+def test_a_label_takes_the_fields_of_its_tower_and_others_to_filter_by(client: TestClient) -> None:
+    fields = {"type": "new", "lang": ["v9"] * 10_001, "title": "größe", "year": 1950, "colour": ["red", "blue"]}
     assert client.put("/v1/labels/new", json={"fields": fields}).status_code == 201
     assert client.get("/v1/labels/new").json()["fields"] == fields
     assert client.delete("/v1/labels/new").status_code == 200

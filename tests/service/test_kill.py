@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-KILLS = 20
+# Hundreds of kills are the business of benchmarks/faults.py.
+KILLS = 5
 
 
 def start(collection: Path) -> tuple[subprocess.Popen[str], str]:
@@ -45,7 +46,7 @@ def all_labels(address: str) -> dict[str, str]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def test_every_acknowledged_label_survives_20_kills(collection: Path) -> None:
+def test_every_acknowledged_label_survives_kills(collection: Path) -> None:
     chooser, sent, acknowledged = random.Random(3), 0, set[int]()
     for _ in range(KILLS):
         process, address = start(collection)

@@ -128,7 +128,7 @@ def test_a_label_may_have_a_vector(writer: TestClient, collection: Path) -> None
         ({"text": None, "examples": None, "vector": None, "fields": None}, None),
         ({"fields": {}}, None),
         ({"fields": []}, "#/fields"),
-        ({"text": "a", "fields": {"type": "book"}}, "#/fields"),
+        ({"text": "a", "fields": {"type": {"is": "book"}}}, "#/fields"),
         ({"vector": [1.0]}, None),
         ({"vector": [0] * 32}, None),
         ({"examples": []}, None),

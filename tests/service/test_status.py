@@ -142,6 +142,8 @@ def test_the_openapi_document_is_whole(reader: TestClient) -> None:
     methods = {path: set(operations) for path, operations in document["paths"].items()}
     assert methods == {
         "/v1/predict": {"post"},
+        "/v1/feedback": {"post"},
+        "/v1/examples/remove": {"post"},
         "/v1/labels": {"get"},
         "/v1/labels/{id}": {"get", "put", "delete"},
         "/v1/info": {"get"},

@@ -158,6 +158,30 @@ def test_labels_may_lack_a_text(tmp_path: Path) -> None:
     assert list(read_labels(path)) == [Label("a", ""), Label("b", ""), Label("ü", "")]
 
 
+def test_fields_of_labels_are_kept_whatever_is_asked_for_and_only_asked_ones_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [record("q", "x", ["a"])])
+    fields = [{"lang": "de", "n": [1, "1", True], "deep": {"x": 1}, "none": None}, None, {"日本": "größe", "long": 1.5}]
+    labels: list[dict[str, Any]] = [{"id": name, "fields": said} for name, said in zip("abc", fields, strict=True)]
+    write(tmp_path / "labels.jsonl", [json.dumps(label) for label in labels])
+    kept = ['{"lang":"de","n":[1,"1",true]}', "", '{"日本":"größe","long":1.5}']
+    plain = load_corpus(tmp_path, ["train"])
+    assert plain.label_fields is None and plain.kept_fields is not None and list(plain.kept_fields) == kept
+    asked = load_corpus(tmp_path, ["train"], (FieldSpec("n"), FieldSpec("lang", tower="query")))
+    assert asked.label_fields == [{"lang": "de", "n": [1, "1", True]}, None, None]
+    assert asked.kept_fields is not None and list(asked.kept_fields) == kept
+    # What the model reads is kept even where nobody could filter by it.
+    many = [{"id": "a", "fields": {"seen": ["x"] * 1001, "other": ["x"] * 1001}}, {"id": "b"}]
+    write(tmp_path / "labels.jsonl", [json.dumps(label) for label in many])
+    history = load_corpus(tmp_path, ["train"], (FieldSpec("seen", kind="history"),)).kept_fields
+    assert history is not None and json.loads(history[0]) == {"seen": ["x"] * 1001}
+
+
+def test_nothing_is_kept_of_labels_without_fields(folder: Path, tmp_path: Path) -> None:
+    assert load_corpus(folder, ["train"]).kept_fields is None
+    (tmp_path / "labels.jsonl").unlink()
+    assert load_corpus(folder, ["train"]).kept_fields is None
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n", "\n \n"])
 def test_one_blank_line_at_the_end_is_no_fault(tmp_path: Path, end: str) -> None:
     path = tmp_path / "train.jsonl"

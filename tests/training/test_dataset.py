@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +86,22 @@ def test_each_tower_has_the_features_of_its_own_fields(corpus: Path) -> None:
     labels = Featurizer(dataset.features, "label")(loaded.label_texts, loaded.label_fields)
     assert np.array_equal(dataset.labels.rows, labels.rows)  # type: ignore[attr-defined]
     assert dataset.label_fields == [{"kind": f"k{row % 2}"} for row in range(4)]
+
+
+def test_fields_that_no_tower_reads_are_for_the_bundle_and_no_part_of_the_run(corpus: Path, tmp_path: Path) -> None:
+    config, own = config_of(), Path(shutil.copytree(corpus, tmp_path / "own"))
+    dataset = load_dataset(own, config)
+    assert dataset.kept_fields is not None
+    assert list(dataset.kept_fields) == [f'{{"kind":"k{row % 2}"}}' for row in range(4)]
+    path = own / "labels.jsonl"
+    labels = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, label in enumerate(labels):
+        label["fields"]["price"] = row
+    path.write_text("".join(json.dumps(label) + "\n" for label in labels))
+    again = load_dataset(own, config)
+    assert again.fingerprint == dataset.fingerprint and same_items(again, dataset)
+    assert again.label_fields == dataset.label_fields
+    assert again.kept_fields is not None and again.kept_fields[3] == '{"kind":"k1","price":3}'
 
 
 @pytest.mark.parametrize("table", ["split", "quotient_split", "exact"])

@@ -6,26 +6,32 @@ import errno
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index import encode_shards
 from index.bundle import read_manifest
+from index.bundles import current_bundle
 from index.changes import PutLabel
-from index.collection import Collection, current_bundle
-from index.errors import InputError, LabelspaceError
+from index.collection import Collection
+from index.dev_queries import bundled_dev
+from index.errors import BundleError, InputError, LabelspaceError
 from index.features import FeatureSpec, Featurizer
 from index.label_vector import FREE_PRIOR
 from tests_support import TINY, write_corpus
+from training import export
 from training.checkpoint import load_best, load_checkpoint, save_checkpoint
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
 from training.dual_encoder import DualEncoder
-from training.export import _Exporter, export_run
+from training.export import ExportJob, _Exporter, export_run, run_state
 from training.members import Members
 from training.run import start_run
 from training.runs import RunOptions, train_runs
@@ -288,3 +294,77 @@ def test_a_corpus_of_one_query_and_many_labels_is_exported_and_served(tmp_path: 
         predictions = opened.snapshot.predict(["apple pie", ""], 100)
         assert predictions.rows.shape == (2, 100)
         assert sorted(predictions.rows[0][:40].tolist()) == list(range(40))
+
+
+def test_the_bundle_keeps_held_out_records_with_their_labels(
+    tiny_run: Path, tiny_corpus: Path, collection: Path
+) -> None:
+    config = load_config(tiny_run / "config.toml")
+    dataset = load_dataset(tiny_corpus, config)
+    queries = bundled_dev(current_bundle(collection))
+    assert len(queries) == len(dataset.dev.items) == 400 - dataset.examples
+    held = {
+        tuple(dataset.label_ids[row] for row in dataset.dev.relevance[place].indices)
+        for place in range(len(dataset.dev.items))
+    }
+    assert {query.labels for query in queries} == held
+    model = torch_model(tiny_run, dataset)
+    said = model.queries.encode(model.queries.prepare([query.text for query in queries])).numpy()
+    wanted = model.queries.encode(dataset.dev.items).numpy()
+    assert np.abs(np.sort(said, axis=0) - np.sort(wanted, axis=0)).max() < 1e-5
+
+
+def test_a_bundle_may_be_added_without_becoming_current(tiny_run: Path, collection: Path) -> None:
+    first = current_bundle(collection)
+    name = export_run(tiny_run, collection, report=silent, promote=False)
+    assert current_bundle(collection) == first
+    assert read_manifest(first.parent / name).bundle == name
+
+
+def test_many_examples_are_encoded_in_shards_that_are_kept(
+    tiny_run: Path, collection: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = export_run(tiny_run, collection, report=silent, promote=False)
+    monkeypatch.setattr(export, "_LARGE", 100)
+    monkeypatch.setattr(export, "SHARD_ROWS", 64)
+    monkeypatch.setattr("index.encode_shards.SHARD_ROWS", 64)
+    work = collection / "work"
+    job = ExportJob("key", work, 1)
+    wanted = {"first": 5, "second": 0}
+    for _, most in wanted.items():
+        made = list[int]()
+        monkeypatch.setattr("index.encode_shards._encode", counted(made))
+        name = export_run(tiny_run, collection, report=silent, promote=False, job=job)
+        assert len(made) == most
+        vectors = [np.load(collection / "bundles" / one / "vectors.npy") for one in (plain, name)]
+        assert np.array_equal(*vectors)
+        assert json.loads((collection / "bundles" / name / "reindex.json").read_text()) == {"exported_for": "key"}
+    assert not (work / "filling.json").exists()
+
+
+def counted(made: list[int]) -> Callable[..., None]:
+    real = encode_shards._encode
+
+    def encode(*given: Any) -> None:
+        made.append(1)
+        real(*given)
+
+    return encode
+
+
+def test_the_state_of_a_run_is_that_of_its_best_checkpoint(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    state = run_state(run)
+    assert run_state(run) == state
+    best = run / "best.safetensors"
+    data = bytearray(best.read_bytes())
+    data[-1] ^= 1
+    best.unlink()
+    best.write_bytes(data)
+    assert run_state(run) != state
+    for checkpoint in run.glob("*.safetensors"):
+        checkpoint.unlink()
+    with pytest.raises(BundleError, match="no checkpoint yet"):
+        run_state(run)
+    with pytest.raises(InputError, match="no run is here"):
+        run_state(tmp_path / "nowhere")

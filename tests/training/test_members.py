@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.bundle import read_manifest
-from index.collection import Collection, current_bundle
+from index.bundles import current_bundle
+from index.collection import Collection
 from index.encoder import Encoder
 from index.errors import BundleError, InputError
 from index.features import FeatureSpec, Featurizer

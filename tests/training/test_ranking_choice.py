@@ -36,7 +36,7 @@ def case(seed: int, *, excluded: bool = False) -> tuple[Any, DevNeighbours]:
         counts=random.integers(0, 9, LABELS),
         examples=EXAMPLES,
     )
-    labels = ExampleLabels(Lists.pack(carried), np.zeros(0, dtype=np.int64))
+    labels = ExampleLabels(Lists.pack(carried))
     return dataset, DevNeighbours(Neighbours(rows, scores.copy()), Neighbours(near, cosines.copy()), labels)
 
 
