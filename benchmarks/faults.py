@@ -33,6 +33,7 @@ from index.changes import Feedback, LabelChange, PutLabel, RemoveLabel
 from index.collection import Collection
 from index.errors import LabelspaceError
 from index.files import write_json
+from index.reindex import Settings, reindex
 from machine import RESULTS, describe
 
 _OLD = 1e9
@@ -59,10 +60,18 @@ def write_labels(folder: Path, url: str, start: int) -> None:
         print("ready", flush=True)
         number = start
         while True:
-            some = range(number, number + (3 if number % 4 == 0 else 1))
-            opened.write([PutLabel(f"k{one}", f"killed label {one}", (f"example {one}",)) for one in some])
-            number = some.stop
-            print(number - 1, flush=True)
+            number = _write_next(opened, number)
+
+
+def reindex_labels(folder: Path, url: str, start: int) -> None:
+    """Writes as write_labels does, and after each write the next bundle, made current."""
+    print("ready", flush=True)
+    number = start
+    while True:
+        with Collection(folder, log=url or None) as opened:
+            number = _write_next(opened, number)
+        settings = Settings(gate="none")
+        reindex(folder, settings, log=url or None, report=lambda line: None, meter=_no_meter)
 
 
 def add_bundles(folder: Path, url: str, start: int) -> None:
@@ -104,6 +113,11 @@ def check_labels(folder: Path, url: str, said: list[str]) -> None:
             assert any(row >= 0 and opened.snapshot.labels[row].id.startswith("k") for row in rows.tolist())
 
 
+def check_all(folder: Path, url: str, said: list[str]) -> None:
+    check_labels(folder, url, said)
+    check_bundles(folder, url, [])
+
+
 def check_bundles(folder: Path, url: str, said: list[str]) -> None:
     names = bundle_names(folder)
     current = current_bundle(folder)
@@ -111,7 +125,7 @@ def check_bundles(folder: Path, url: str, said: list[str]) -> None:
     assert not faults, faults
     # What was said last is current, or what was begun after it.
     assert not said or said[-1] in names
-    Collection(folder).close()
+    Collection(folder, log=url or None).close()
     if len(names) > 4:
         for name in names:
             os.utime(folder / "bundles" / name, (_OLD, _OLD))
@@ -124,13 +138,14 @@ def _own(name: str) -> Callable[[Path, str, int], Sequence[str]]:
     return lambda folder, url, start: [sys.executable, here, str(folder), "--child", name, url, str(start)]
 
 
-CHILDREN = {"write": write_labels, "export": add_bundles, "promote": move_current}
-# Work of other parts is killed here too: one line each.
+CHILDREN = {"write": write_labels, "reindex": reindex_labels, "export": add_bundles, "promote": move_current}
 JOBS = {
     "write": Job(_own("write"), check_labels),
     "write-postgres": Job(_own("write"), check_labels, postgres=True),
     "export": Job(_own("export"), check_bundles, longest=1.0),
     "promote": Job(_own("promote"), check_bundles),
+    "reindex": Job(_own("reindex"), check_all, longest=2.0),
+    "reindex-postgres": Job(_own("reindex"), check_all, postgres=True, longest=2.0),
 }
 
 
@@ -270,6 +285,19 @@ def _changes(first: int, count: int) -> Iterator[LabelChange]:
                 yield RemoveLabel(f"label {number - 7}")
             case _:
                 yield PutLabel(f"label {number}", f"the text of label {number}, which is new")
+
+
+def _write_next(opened: Collection, number: int) -> int:
+    """The next write of write_labels, said when it is done; returns the number after it."""
+    some = range(number, number + (3 if number % 4 == 0 else 1))
+    opened.write([PutLabel(f"k{one}", f"killed label {one}", (f"example {one}",)) for one in some])
+    print(some.stop - 1, flush=True)
+    return some.stop
+
+
+@contextmanager
+def _no_meter(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    yield lambda rows: None
 
 
 def _acknowledged(said: list[str]) -> Iterator[int]:

@@ -14,6 +14,7 @@ from cli.demo import demo
 from cli.evaluating import evaluate
 from cli.inspecting import inspect
 from cli.labels import labels
+from cli.planning import plan
 from cli.reindexing import reindex
 from cli.serve import serve
 from cli.train import train
@@ -25,7 +26,7 @@ def labelspace() -> None:
     """Predict the right few of very many labels: train, export, serve, and add labels while serving."""
 
 
-for verb in (corpus, train, export, evaluate, inspect, predict, labels, reindex, bundles, serve, demo):
+for verb in (corpus, train, export, evaluate, inspect, predict, labels, reindex, bundles, plan, serve, demo):
     labelspace.add_command(verb)
 
 

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.addition import Addition
+from index.addition import Addition, open_map
 from index.build import IndexReport, open_index
 from index.calibration import Calibration
 from index.carried import Carried
@@ -143,6 +143,7 @@ class Bundle:
     sums: (labels, dim) float32, the label vectors before they are brought to unit length. index: over their unit
     vectors. memory, example_labels: over the examples' unit vectors, and the label rows that they carry. carried: what
     a re-indexed bundle keeps of the changes in it; the examples among them come after the others in the memory.
+    label_map: what labels that training did not know go through (index.addition).
     """
 
     folder: Path
@@ -156,6 +157,7 @@ class Bundle:
     example_labels: Lists
     calibration: Calibration
     carried: Carried
+    label_map: NDArray[np.float32] | None
 
     @classmethod
     def open(cls, folder: Path) -> Bundle:
@@ -176,6 +178,7 @@ class Bundle:
                 Lists.open(folder, "memory.labels"),
                 Calibration.from_json(json.loads((folder / "calibration.json").read_text(encoding="utf-8"))),
                 Carried.open(folder, manifest.dim),
+                open_map(folder, manifest.addition, manifest.dim),
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise BundleError(f"{folder}: cannot be opened ({first_line(error)}); export it again") from error

@@ -89,7 +89,14 @@ class LabelState:
     def _made(self, rows: list[int]) -> NDArray[np.float32]:
         sums, counts = self.examples.sums(rows)
         settings = self.bundle.manifest.addition
-        return added_vectors(self._texts(rows), self._trained_parts(rows), sums, counts, settings, self.nearest)
+        return added_vectors(
+            self._texts(rows),
+            self._trained_parts(rows),
+            sums,
+            counts,
+            settings,
+            label_map=self.bundle.label_map,
+        )
 
     def _texts(self, rows: list[int]) -> NDArray[np.float32]:
         """What the label tower makes of the texts and fields of these rows as they are now."""

@@ -62,7 +62,8 @@ class LayeredIndex:
         """
         if vectors is not None and vectors.shape != (base.ntotal, base.d):
             raise InputError(f"vectors: are of shape {vectors.shape}; the index has {(base.ntotal, base.d)}")
-        return cls(Layer(BuiltIndex.of(base, vectors, as_is, rescore), RowMask.of_all(base.ntotal)), Delta.empty(base.d))
+        built = BuiltIndex.of(base, vectors, as_is, rescore)
+        return cls(Layer(built, RowMask.of_all(base.ntotal)), Delta.empty(base.d))
 
     def __len__(self) -> int:
         """How many vectors can be found."""

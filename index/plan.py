@@ -182,7 +182,7 @@ def _calibrated(factory: str, dim: int, effort: int) -> Calibration:
     # Codes take as long to add again, and need not be trained for it.
     added = filling if graph else min(filling, _timed(lambda: index.add(vectors)))
     # About as many rows are read as by a search of many more and shorter lists.
-    set_effort(index, {"efSearch": 64, "nprobe": _LISTS // 16})
+    set_effort(index, {"efSearch": 64, "nprobe": _LISTS // 32})
     wide = candidates(10, widest(index))
     queries = vectors[:: max(1, count // _SEARCHED)]
     searched = _timed(lambda: [index.search(query[None], wide) for query in queries]) / len(queries)

@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.addition import Addition, write_addition
 from index.bags import Bags
 from index.build import IndexReport, build_index
 from index.bundle import Manifest, featurizers, seal_files, write_manifest
@@ -176,11 +177,12 @@ class _Exporter:
         if not ranking.memory_weight:
             (folder / "memory.faiss").unlink(missing_ok=True)
         write_json(folder / "calibration.json", calibration.to_json())
+        addition = write_addition(folder, vectors.examples)
         kept = memory_report if ranking.memory_weight else None
         if kept is not None:
             size = (folder / "memory.faiss").stat().st_size
             self.report(f"example memory: {len(vectors.examples)} examples, {size / 1e6:.0f} MB of memory and disk")
-        write_manifest(folder, self._manifest(folder, bundle, ranking, index_report, kept))
+        write_manifest(folder, self._manifest(folder, bundle, ranking, index_report, kept, addition))
 
     def _carried(self) -> Lists:
         """The label rows of each example: all, none, or those of labels with enough training queries."""
@@ -256,7 +258,13 @@ class _Exporter:
         return index, built
 
     def _manifest(
-        self, folder: Path, bundle: str, ranking: Ranking, index: IndexReport, memory: IndexReport | None
+        self,
+        folder: Path,
+        bundle: str,
+        ranking: Ranking,
+        index: IndexReport,
+        memory: IndexReport | None,
+        addition: Addition,
     ) -> Manifest:
         packages = ("labelspace", "numpy", "torch", "onnx", "onnxruntime")
         return Manifest(
@@ -271,8 +279,13 @@ class _Exporter:
             ranking=ranking,
             index=index,
             memory=memory,
-            versions={"python": platform.python_version(), **{name: version(name) for name in packages}, **faiss_versions()},
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in packages},
+                **faiss_versions(),
+            },
             files=seal_files(folder),
+            addition=addition,
         )
 
 

@@ -145,11 +145,17 @@ def test_a_label_put_while_serving_has_the_formula_of_one_that_was_trained(seeds
     with Collection(tmp_path / "collection") as opened:
         assert np.abs(opened.snapshot.bundle.sums[3] - (encoded(dataset.label_texts[3])[0] + of_3)).max() < 1e-4
         opened.write([PutLabel("new", "zebra", examples), PutLabel("s3", "turf"), PutLabel("bare", "coral")])
+        records = dataset.queries.take(np.arange(dataset.examples))
+        queries = np.concatenate([model.queries.encode(records).double().numpy() for model in models], axis=1)
+        second = queries.T @ queries
+        dim, ridge = len(second), opened.snapshot.bundle.manifest.addition.ridge
+        assert ridge > 0
+        whitened = np.linalg.inv(second + ridge * np.trace(second) / dim * np.eye(dim))
         # Each alone at the top of a query that is the vector itself.
         wanted = {
-            "new": encoded("zebra")[0] + 2 / 3 * unit(encoded(*examples).sum(axis=0)),
+            "new": unit(encoded("zebra")[0] @ whitened) + 2 / 3 * unit(encoded(*examples).sum(axis=0) @ whitened),
             "s3": encoded("turf")[0] + of_3,
-            "bare": encoded("coral")[0],
+            "bare": encoded("coral")[0] @ whitened,
         }
         for label, vector in wanted.items():
             row = opened.snapshot.labels.find(label)
