@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ from numpy.typing import NDArray
 from index.errors import BundleError
 from index.label_vector import centroid_part, label_sum, unit
 from index.packed import open_array
-
-# The most similar trained labels of vectors (n, dim): their scores (n, k) and unit vectors (n, k, dim).
-Nearest = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 FILE = "addition.npy"
 # Chosen on the dev splits of debian-depends, eurlex57k and clinc150 (benchmarks/class_addition.py): less of it costs
@@ -92,15 +88,14 @@ def added_vectors(
     sums: NDArray[np.float64],
     counts: NDArray[np.float32],
     settings: Addition,
-    nearest: Nearest | None = None,
     label_map: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Unit label vectors (n, dim); zero where nothing is known of a label.
 
     texts: (n, dim) unit text vectors, zero without a text. trained: (n, dim), what training left of the label beside
     its text, zero for labels that it did not know: only these go through the map. sums, counts: (n, dim) and (n, 1), of
-    the query vectors of its examples. label_map: of the bundle. nearest is not asked: pulling a new label towards the
-    nearest trained ones (TEEN, NeurIPS 2023) gave new labels what it took from the old.
+    the query vectors of its examples. label_map: of the bundle. (Pulling a new label towards the nearest trained ones,
+    TEEN, NeurIPS 2023, gave new labels what it took from the old, and is left out.)
     """
     texts, sums = texts.copy(), sums.copy()
     if settings.ridge and label_map is not None:

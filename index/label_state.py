@@ -15,17 +15,14 @@ from index.bundle import Bundle
 from index.carried import CarriedLabels
 from index.label_vector import unit
 from index.labels import LiveLabels
-from index.layered import LayeredIndex
 from index.reading import encode_known, known_fields
 
 
 @dataclass(frozen=True, slots=True)
 class LabelState:
-    """trained: the bundle's label index, searched for the most similar trained labels. given: label row -> the vector
-    (dim,) that it was put with."""
+    """given: label row -> the vector (dim,) that it was put with."""
 
     bundle: Bundle
-    trained: LayeredIndex
     labels: LiveLabels
     examples: AddedExamples
     given: Map[int, NDArray[np.float32]]
@@ -75,16 +72,6 @@ class LabelState:
             if row in self.given:
                 given[place] = self.given[row]
         return CarriedLabels(np.array(rows, dtype=np.int64), put, trained, given)
-
-    def nearest(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The k trained labels most similar to each vector (n, dim), as training left them, whatever became of them: a
-        label's vector shall not depend on what else was changed before. Scores (n, k), -inf where there are fewer, and
-        unit vectors (n, k, dim)."""
-        found = self.trained.search(vectors, k)
-        flat = found.rows.ravel()
-        near = np.zeros((len(flat), vectors.shape[1]), dtype=np.float32)
-        near[flat >= 0] = unit(np.asarray(self.bundle.sums[flat[flat >= 0]]))
-        return found.scores, near.reshape(*found.rows.shape, -1)
 
     def _made(self, rows: list[int]) -> NDArray[np.float32]:
         sums, counts = self.examples.sums(rows)

@@ -21,12 +21,14 @@ class ExampleLabels:
     """Which labels the examples carry: those of `base`, and after them those that were added since.
 
     added: of each added example, by its number among them, the label rows with whether they are right for it or wrong.
-    dropped: label rows that an example of `base` carries no more.
+    dropped: label rows that an example of `base` carries no more. twins: of added examples, by their numbers, those of
+    `base` that are the same text.
     """
 
     base: Lists
     added: Map[int, tuple[tuple[int, bool], ...]] = field(default_factory=Map)
     dropped: Map[int, tuple[int, ...]] = field(default_factory=Map)
+    twins: Map[int, tuple[int, ...]] = field(default_factory=Map)
 
     def of(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """How many labels each of these examples (n,) carries, all of their rows one after another, and of each of
@@ -44,6 +46,16 @@ class ExampleLabels:
             lengths, carried = self._without_dropped(examples, lengths, carried)
             right = right[: len(carried)]
         return (lengths, carried, right) if old.all() else self._with_added(examples, lengths, carried)
+
+    def second(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of each query's neighbours (n, k), -1 for none, are added examples that it has among those of `base`,
+        too."""
+        found = np.zeros(rows.shape, dtype=np.bool_)
+        if self.twins:
+            for query, place in np.argwhere(rows >= len(self.base)).tolist():
+                twins = self.twins.get(int(rows[query, place]) - len(self.base), ())
+                found[query, place] = bool(np.isin(twins, rows[query]).any())
+        return found
 
     def _without_dropped(
         self, examples: NDArray[np.int64], lengths: NDArray[np.int64], carried: NDArray[np.int64]
@@ -94,13 +106,15 @@ def vote(neighbours: Neighbours, labels: ExampleLabels, *, temperature: float = 
 
     Each neighbour votes for every label it carries with the softmax of its cosine / temperature over the query's
     neighbours (the memory head of RAE-XMC, arXiv 2502.10615; not divided by the number of labels it carries), and
-    against every label that it was said to be wrong for with as much.
+    against every label that it was said to be wrong for with as much. An example that was added and is one of the
+    training's, too, takes no votes from what that one carries: it is as if its labels had been added there.
     """
     found = neighbours.rows >= 0
     scores = np.where(found, neighbours.scores.astype(np.float64), -np.inf) / temperature
     highest = np.max(scores, axis=1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+    counted = np.where(labels.second(neighbours.rows), 0.0, weights)
+    weights /= np.maximum(counted.sum(axis=1, keepdims=True), 1e-30)
     lengths, carried, right = labels.of(neighbours.rows[found])
     weight = np.repeat(weights[found], lengths)
     query, carried, weight = sum_pairs(

@@ -33,13 +33,11 @@ __all__ = ["Snapshot", "says_something"]
 class Snapshot:
     """Immutable: a reader keeps the snapshot it took, whatever is written meanwhile. A change costs what it changes.
 
-    change: the newest change that is in it. trained: the index of the bundle's labels as training left them. memory: of
-    the training's examples, and behind them of `examples` by their numbers; finder: of the training's. given: label
-    row -> the vector (dim,) that it was put with.
+    change: the newest change that is in it. memory: of the training's examples, and behind them of `examples` by their
+    numbers; finder: of the training's. given: label row -> the vector (dim,) that it was put with.
     """
 
     bundle: Bundle
-    trained: LayeredIndex
     labels: LiveLabels
     index: LayeredIndex
     memory: LayeredIndex | None
@@ -54,21 +52,22 @@ class Snapshot:
         carried, examples = bundle.carried.labels, AddedExamples.of(bundle.carried.examples)
         rescore = bundle.manifest.index.rescore
         index = LayeredIndex.over(bundle.index, bundle.sums, carried.rows, rescore).hide(unknown_rows(bundle.sums))
-        memory = finder = None
+        memory, finder, twins = None, None, dict[int, tuple[int, ...]]()
         if bundle.memory is not None:
             finder = ExampleFinder(bundle.memory, len(bundle.example_labels))
             lost = [number for number in range(len(examples)) if number not in examples.pairs]
             silent = np.flatnonzero(~np.any(examples.vectors.values, axis=1))
             memory = LayeredIndex.over(bundle.memory).hide(len(bundle.example_labels) + np.union1d(lost, silent))
+            heard = np.setdiff1d(np.arange(len(examples)), silent)
+            twins = _twins(finder, heard, examples.vectors.values[heard])
         given = {int(row): vector for row, vector in zip(carried.rows, carried.given, strict=True) if vector.any()}
         return cls(
             bundle,
-            index.hide(carried.rows),
             LiveLabels(bundle.labels),
             index,
             memory,
             finder,
-            ExampleLabels(bundle.example_labels, examples.pairs),
+            ExampleLabels(bundle.example_labels, examples.pairs, twins=Map(twins)),
             examples,
             Map(given),
             bundle.manifest.change,
@@ -182,7 +181,7 @@ class Snapshot:
         return after._searched(changed)
 
     def _state(self) -> LabelState:
-        return LabelState(self.bundle, self.trained, self.labels, self.examples, self.given)
+        return LabelState(self.bundle, self.labels, self.examples, self.given)
 
     def _encode(
         self, new: Sequence[str], forgotten: Sequence[tuple[str, int | None]]
@@ -253,7 +252,8 @@ class Snapshot:
         new = np.array(list(draft.new), dtype=np.int64)
         vectors = examples.vectors.values[new]
         known = np.any(vectors, axis=1)
-        return memory.add(count + new[known], vectors[known]), example_labels
+        twins = example_labels.twins.update(_twins(self.finder, new[known], vectors[known]))
+        return memory.add(count + new[known], vectors[known]), replace(example_labels, twins=twins)
 
     def _examples_of(self, labels: Sequence[int]) -> NDArray[np.int64]:
         """The training's examples of any of these labels, rows of the memory."""
@@ -264,6 +264,16 @@ class Snapshot:
         # One look at all pairs is quicker than it would be to keep them the other way round.
         pairs = np.flatnonzero(base.values == rows[0] if len(rows) == 1 else np.isin(base.values, rows))
         return np.searchsorted(base.offsets, pairs, side="right") - 1
+
+
+def _twins(
+    finder: ExampleFinder | None, numbers: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> dict[int, tuple[int, ...]]:
+    """Of these added examples those that are the training's, too, with their rows there."""
+    if finder is None:
+        return {}
+    found = {int(number): finder.find(vector) for number, vector in zip(numbers, vectors, strict=True)}
+    return {number: tuple(rows.tolist()) for number, rows in found.items() if len(rows)}
 
 
 class _Said:

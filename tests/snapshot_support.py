@@ -116,7 +116,7 @@ class Model:
             examples.astype(np.float64).sum(axis=0)[None],
             np.array([[len(right)]], dtype=np.float32),
             self.bundle.manifest.addition,
-            _nothing_near,
+            label_map=self.bundle.label_map,
         )
         return np.asarray(made[0], dtype=np.float64)
 
@@ -144,14 +144,21 @@ class Model:
     def votes(self, query: Vector) -> dict[int, float]:
         ranking = self.bundle.manifest.ranking
         alive = [(text, {row: True for row in own}) for text, own in zip(self.texts, self.base, strict=True) if own]
+        trained = len(alive)
         alive += [(text, pairs) for text, pairs in self.added.items() if pairs]
         if not alive:
             return {}
         cosines = self.bundle.queries.texts([text for text, _ in alive]).astype(np.float64) @ query
         nearest = np.argsort(-cosines, kind="stable")[: ranking.neighbours]
         shares = np.exp((cosines[nearest] - cosines[nearest].max()) / ranking.memory_temperature)
+        known = {alive[place][0] for place in nearest if place < trained}
+        whole = sum(
+            share
+            for place, share in zip(nearest, shares, strict=True)
+            if place < trained or alive[place][0] not in known
+        )
         votes: dict[int, float] = {}
-        for place, share in zip(nearest, shares / shares.sum(), strict=True):
+        for place, share in zip(nearest, shares / whole, strict=True):
             for row, right in alive[place][1].items():
                 votes[row] = votes.get(row, 0.0) + (share if right else -share)
         return votes
@@ -185,11 +192,6 @@ class Model:
             if not any(type(one) is type(other) and one == other for one in has for other in asked):
                 return False
         return True
-
-
-def _nothing_near(vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    found = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-    return found, np.zeros((*found.shape, vectors.shape[1]), dtype=np.float32)
 
 
 def unit(vector: Vector) -> Vector:
