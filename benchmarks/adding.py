@@ -2,7 +2,7 @@
 
     python benchmarks/adding.py [--labels 1000000] [--dim 256]
 
-The index of the labels' vectors, as training builds it but with less effort, is the base. Vectors come after it, one
+The index of the labels' vectors, as an export builds it, is the base. Vectors come after it, one
 change at a time and in blocks, and are sealed as a service does it, but before the next block and not beside it.
 Writes benchmarks/results/adding.json.
 """
@@ -22,30 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.build import build_index, exact_top, overlap
+from index.clustered import clustered
 from index.files import write_json
 from index.layered import LayeredIndex
 from machine import RESULTS, describe
 
 _K, _QUERIES, _BLOCK = 100, 500, 1_000
 _DELTAS = (0, 1_000, 10_000, 100_000)
-# What is measured beside the base needs no better one, and with the default effort 1,000,000 labels take long.
-_BUILD_EFFORT = 80
+_ROWS = 65_536
 Result = TypeVar("Result")
 
 
-def clustered(count: int, dim: int, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Unit vectors (count, dim) around 500 centres of which few have many, and the centre of each."""
-    centres = np.random.default_rng(0).standard_normal((500, dim)).astype(np.float32)
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    weight = 1 / np.arange(1, len(centres) + 1) ** 0.8
-    chosen = random.choice(len(centres), count, p=weight / weight.sum())
-    vectors = np.empty((count, dim), dtype=np.float32)
-    for start in range(0, count, 65_536):
-        part = slice(start, min(start + 65_536, count))
-        noise = random.standard_normal((part.stop - start, dim)).astype(np.float32) / np.sqrt(dim)
-        vectors[part] = centres[chosen[part]] + noise
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors, chosen.astype(np.int64)
+def topics(vectors: NDArray[np.float32], count: int = 500) -> NDArray[np.int64]:
+    """Of each vector (n, dim), the nearest of `count` others of them, drawn by chance: groups of near ones (n,)."""
+    centres = np.random.default_rng(4).choice(len(vectors), min(count, len(vectors)), replace=False)
+    groups = [
+        np.argmax(vectors[start : start + _ROWS] @ vectors[centres].T, axis=1)
+        for start in range(0, len(vectors), _ROWS)
+    ]
+    return np.concatenate(groups).astype(np.int64)
 
 
 @dataclass
@@ -66,12 +61,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class World:
-    """Vectors of the base (n, dim), later ones, and queries, each with its centre."""
+    """Vectors of the base (n, dim), later ones, and queries."""
 
     base: NDArray[np.float32]
     later: NDArray[np.float32]
     queries: NDArray[np.float32]
-    centres: NDArray[np.int64]
 
     def truth(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Of these rows, ascending, of the base and what came later, the best 10 of each query."""
@@ -104,7 +98,7 @@ def growing(index: LayeredIndex, world: World) -> tuple[LayeredIndex, dict[str, 
                 sealed = time_of.call(index.sealed)
                 index = apply.call(index.with_sealed, sealed)
                 sealing.append((time_of.seconds[0], apply.seconds[0]))
-        beside = World(world.base, world.later[:delta], world.queries, world.centres)
+        beside = World(world.base, world.later[:delta], world.queries)
         searches[str(delta)] = searching(index, world, beside.truth(np.arange(count + delta)))
     seconds = np.array(sealing)
     return index, {
@@ -137,12 +131,12 @@ def changing(index: LayeredIndex, world: World) -> dict[str, object]:
     return {**costs, "removed": times.micros()}
 
 
-def filtering(index: LayeredIndex, world: World, centre_of: NDArray[np.int64]) -> dict[str, object]:
-    """Where a share of all rows may be found: rows of chance, and all rows of every so-manieth centre."""
+def filtering(index: LayeredIndex, world: World, topic_of: NDArray[np.int64]) -> dict[str, object]:
+    """Where a share of all rows may be found: rows of chance, and all rows of every so-manieth topic."""
     random = np.random.default_rng(3)
     costs: dict[str, object] = {}
     for every in (1_000, 100, 30, 10, 4, 2):
-        masks = {"chance": random.random(len(centre_of)) < 1 / every, "centres": centre_of % every == every - 1}
+        masks = {"chance": random.random(len(topic_of)) < 1 / every, "topics": topic_of % every == every - 1}
         for name, shown in masks.items():
             allowed = np.flatnonzero(shown)
             if len(allowed) >= 10:
@@ -159,11 +153,11 @@ def main() -> None:
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
     count, later = arguments.labels, max(_DELTAS)
-    vectors, centres = clustered(count + later + _QUERIES, arguments.dim, np.random.default_rng(1))
-    world = World(vectors[:count], vectors[count:-_QUERIES], vectors[-_QUERIES:], centres)
+    vectors, queries = clustered(count + later, arguments.dim, _QUERIES)
+    world = World(vectors[:count], vectors[count:], queries)
     built = Measured()
-    base, report = built.call(partial(build_index, world.base, world.queries, build_effort=_BUILD_EFFORT))
-    index, grown = growing(LayeredIndex.over(base, world.base), world)
+    base, report = built.call(partial(build_index, world.base, world.queries, rescore=True))
+    index, grown = growing(LayeredIndex.over(base, world.base, rescore=report.rescore), world)
     result = {
         "machine": describe(),
         "labels": count,
@@ -172,7 +166,7 @@ def main() -> None:
         "base": {**asdict(report), "build_seconds": round(built.seconds[0], 1)},
         **grown,
         "one_change": changing(index, world),
-        "filtered_search": filtering(index, world, centres[: count + later]),
+        "filtered_search": filtering(index, world, topics(vectors)),
     }
     print(json.dumps(result, indent=2))
     write_json(RESULTS / "adding.json", result)

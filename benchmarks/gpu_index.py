@@ -26,9 +26,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from adding import clustered
 from index.build import BUILD_EFFORT, exact_top, overlap
 from index.card_index import CardIndex, card_bytes, flattened, place
+from index.clustered import clustered
 from index.device import Device, cuda_runtime
 from index.errors import LabelspaceError
 from index.files import write_json
@@ -175,9 +175,7 @@ def main() -> None:
         sys.exit(str(error))
     faiss.omp_set_num_threads(arguments.threads)
     labels, dim = (2_000, 32) if arguments.small else (arguments.labels, arguments.dim)
-    # The centres are the same every time: queries lie where labels do.
-    vectors, _ = clustered(labels, dim, np.random.default_rng(1))
-    queries, _ = clustered(128 if arguments.small else _QUERIES, dim, np.random.default_rng(2))
+    vectors, queries = clustered(labels, dim, 128 if arguments.small else _QUERIES)
     out = arguments.out or (BUILD / "smoke.json" if arguments.small else RESULTS / "gpu_index.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     results = []

@@ -51,13 +51,14 @@ def format_plan(plan: Plan) -> list[str]:
     if plan.examples is not None:
         lines += [f"{plan.examples.vectors:,} examples", *_lines("memory", plan.examples)]
     peak = max(part.building for part in (plan.labels, plan.examples) if part is not None)
+    most = "up to " if any(part.at_most for part in (plan.labels, plan.examples) if part is not None) else ""
     threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     return [
         *lines,
         "together",
         f"  memory      {_size(plan.memory)}",
         f"  disk        {_size(plan.disk)}, label vectors included",
-        f"  build time  {_duration(plan.seconds)} on {threads}, with {_size(peak)} of memory",
+        f"  build time  {most}{_duration(plan.seconds)} on {threads}, with {_size(peak)} of memory",
     ]
 
 

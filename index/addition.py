@@ -101,8 +101,13 @@ def added_vectors(
     if settings.ridge and label_map is not None:
         wide = np.asarray(label_map, dtype=np.float64)
         # One by one: how many come at once must not change a bit of any, or replays would differ.
-        for row in np.flatnonzero(np.abs(trained).max(axis=1, initial=0.0) < _NOTHING):
-            texts[row], sums[row] = unit(np.stack([texts[row] @ wide, sums[row] @ wide]))
+        rows = np.flatnonzero(np.abs(trained).max(axis=1, initial=0.0) < _NOTHING)
+        said, shown = np.zeros((len(rows), len(wide))), np.zeros((len(rows), len(wide)))
+        for place, row in enumerate(rows.tolist()):
+            said[place] = texts[row] @ wide
+            if counts[row, 0]:
+                shown[place] = sums[row] @ wide
+        texts[rows], sums[rows] = unit(said), unit(shown)
     examples = centroid_part(sums, counts.astype(np.float64)).astype(np.float32)
     return np.asarray(unit(label_sum(texts, trained, examples)), dtype=np.float32)
 

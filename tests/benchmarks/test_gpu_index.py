@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import gpu_index
-from adding import clustered
 from gpu_index import built, bytes_read, copy_rate
 from index.card_index import CardIndex
+from index.clustered import clustered
 from index.device import Device, missing_for_cuda
 
 
 def test_the_bytes_of_a_call_are_those_of_the_vectors_or_of_the_probed_lists() -> None:
-    vectors, _ = clustered(600, 16, np.random.default_rng(0))
+    vectors, _ = clustered(600, 16, 0)
     cpu, half = Device("cpu"), Device("cuda", (0,), fp16=True)
     flat, graph, lists = (built(kind, vectors) for kind in ("Flat", "HNSW8,SQ8", "IVF16,SQ8"))
     assert bytes_read(flat, cpu, vectors[:1]) == 600 * 16 * 4

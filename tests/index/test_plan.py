@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pytest
@@ -30,19 +32,49 @@ def test_a_graph_takes_longer_for_each_vector_the_more_there_are() -> None:
     made = plan(160_000, 64, machine, spec="HNSW16,SQ8")
     growth = 16**0.36
     tuned = 160_000 * 64 * 1000 * 2e-10 + 1e-4 * growth * 6200
-    assert made.seconds == pytest.approx((2 + 160_000 * 1e-3) * growth + tuned)
+    assert made.seconds == pytest.approx(2 + 160_000 * 1e-3 * growth + tuned)
     assert asked[-1] == ("HNSW16,SQ8", 64, 100)
     assert made.labels.bytes == pytest.approx(160_000 * (64 + 4 * (32 + 16 / 15) + 12), rel=1e-4)
     assert made.labels.building == made.labels.bytes + 4 * 64 * (2 * 50_000 + 50_000)
 
 
-def test_lists_are_trained_and_each_vector_compared_with_all_of_them() -> None:
-    made = plan(1_000_000, 64, machine, spec="IVF4096,SQ8")
-    trained = 2 + 1.2 * 10 * 40 * 4096 * 4096 * 64 * 1e-9
-    added = 1_000_000 * (4096 * 64 * 1e-9 + 1e-3)
-    tuned = 1_000_000 * 64 * 1000 * 2e-10 + 1e-4 * 6200
-    assert made.seconds == pytest.approx(trained + added + tuned)
+def test_lists_are_trained_and_found_for_each_vector_and_for_those_that_train_codes() -> None:
+    def lists(*_: object) -> Calibration:
+        return replace(machine("", 64, 0), assigned=1e-5, lists=1024, read=1e-8)
+
+    made = plan(1_000_000, 64, lists, spec="IVF4096,SQ8")
+    trained = 2 + 10 * 40 * 4096 * 4096 * 64 * 1e-9
+    listed = (1_000_000 + 100_000) * 4 * 1e-5
+    added = 1_000_000 * 1e-3
+    probed = (1, 2, 4, 6, 8, 12, 16, 16)
+    each = [1e-4 + 4e-5 + probes * 1e-8 * 1_000_000 / 4096 for probes in probed]
+    tuned = 1_000_000 * 64 * 1000 * 2e-10 + 1000 * sum(each) + 200 * each[-1]
+    assert made.seconds == pytest.approx(trained + listed + added + tuned)
+    assert not made.labels.at_most
     assert made.labels.bytes == pytest.approx(1_000_000 * 72 + 4096 * (256 + 8), rel=1e-4)
+
+
+def test_a_graph_over_the_centres_is_filled_and_finds_lists_more_slowly_the_more_there_are() -> None:
+    def lists(*_: object) -> Calibration:
+        return replace(machine("", 64, 0), assigned=1e-4, placed=1e-5, lists=1024)
+
+    made = plan(200_000, 64, lists, spec="IVF8192_HNSW32,Flat")
+    growth = 8**0.6
+    trained = 2 + 10 * 200_000 * 8192 * 64 * 1e-9 + growth * 8192 * 1e-5
+    tuned = 200_000 * 64 * 1000 * 2e-10 + (8 * 1000 + 200) * (1e-4 + growth * 1e-4)
+    assert made.seconds == pytest.approx(trained + 200_000 * (1e-3 + growth * 1e-4) + tuned)
+
+
+def test_codes_that_may_miss_the_recall_are_planned_with_all_efforts_and_said_to_be() -> None:
+    def lossy(*_: object) -> Calibration:
+        return replace(machine("", 64, 0), searched=0.0, read=1e-6, lists=64, lost=0.01)
+
+    made = plan(6_400, 64, lossy, spec="IVF64,RaBitQfs")
+    probed = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+    built = 2 + 6.4 + 10 * 6_400 * 64 * 64 * 1e-9 + 6_400 * 64 * 1000 * 2e-10
+    assert made.labels.at_most
+    assert made.seconds == pytest.approx(built + 1e-4 * (1000 * sum(probed) + 200 * 64))
+    assert not plan(6_400, 64, lossy).labels.at_most  # exact search
 
 
 def test_threads_share_the_time() -> None:
@@ -89,7 +121,9 @@ def test_bytes_are_those_of_the_index_that_is_built(spec: str) -> None:
     assert plan(3000, 16, machine, spec=spec).memory == pytest.approx(faiss.serialize_index(index).nbytes, rel=0.02)
 
 
-@pytest.mark.parametrize("spec", ["Flat", "HNSW8,SQ8", "IVF64_HNSW32,SQ8", "PCA8,IVF64,SQ8"])
+@pytest.mark.parametrize(
+    "spec", ["Flat", "SQ8", "HNSW8,SQ8", "IVF64_HNSW32,SQ8", "PCA8,IVF64,SQ8", "IVF1k,PQ8x4fs,RFlat"]
+)
 def test_this_machine_is_measured(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.plan._CALIBRATED_GRAPH", 300)
     monkeypatch.setattr("index.plan._CALIBRATED_OTHER", 500)
@@ -97,4 +131,6 @@ def test_this_machine_is_measured(spec: str, monkeypatch: pytest.MonkeyPatch) ->
     assert 0 < measured.added < 0.1
     assert 0 < measured.searched < 0.1
     assert 0 < measured.exact < 1e-4
-    assert (measured.compared > 0) == ("IVF" in spec)
+    assert 0 <= measured.lost < 0.2
+    assert (measured.compared > 0) == (measured.assigned > 0) == ("IVF" in spec)
+    assert (measured.placed > 0) == ("IVF64_HNSW32" in spec)

@@ -251,7 +251,7 @@ def test_all_labels_removed_and_then_one(voting: Path) -> None:
 def test_a_dry_run_counts_and_writes_nothing(voting: Path) -> None:
     changed(voting)
     before = sorted(path.relative_to(voting) for path in voting.rglob("*") if "sqlite" not in path.name)
-    plan = plan_reindex(voting, calibrate=lambda spec, dim, effort: Calibration(1.0, 1, 0.0, 0.0))
+    plan = plan_reindex(voting, calibrate=lambda spec, dim, effort: Calibration(0.0, 1.0, 1, 0.0, 0.0, 0.0))
     # At a second for each vector that is added: 42 labels, and 315 examples beside those that were given.
     assert (plan.index, plan.building_seconds) == ("Flat", 42 + 315 + 3)
     assert (plan.after, plan.upto, plan.changes) == (0, 6, 6)
