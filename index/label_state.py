@@ -104,6 +104,9 @@ class LabelState:
         labels = [self.bundle.labels[rows[place]] for place in whole]
         fields = [known_fields(self.bundle.manifest.features, label.fields, "label") for label in labels]
         parts[whole] -= encode_known(self.bundle.label_texts, [label.text for label in labels], fields)
+        # All zeros say that training did not know the label; of these it did, whatever it learned.
+        nothing = [place for place in whole if not parts[place].any()]
+        parts[nothing, 0] = np.finfo(np.float32).tiny
         return parts
 
     def _trained_sums(self, rows: list[int]) -> NDArray[np.float32]:

@@ -34,7 +34,8 @@ class Snapshot:
     """Immutable: a reader keeps the snapshot it took, whatever is written meanwhile. A change costs what it changes.
 
     change: the newest change that is in it. memory: of the training's examples, and behind them of `examples` by their
-    numbers; finder: of the training's. given: label row -> the vector (dim,) that it was put with.
+    numbers; finder: of the training's. given: label row -> the vector (dim,) that it was put with. fresh: rows (m,) of
+    the bundle's labels that training did not know, ascending.
     """
 
     bundle: Bundle
@@ -45,6 +46,7 @@ class Snapshot:
     example_labels: ExampleLabels
     examples: AddedExamples
     given: Map[int, NDArray[np.float32]]
+    fresh: NDArray[np.int64]
     change: int
 
     @classmethod
@@ -70,6 +72,7 @@ class Snapshot:
             ExampleLabels(bundle.example_labels, examples.pairs, twins=Map(twins)),
             examples,
             Map(given),
+            carried.rows[carried.put & ~np.any(carried.trained, axis=1)],
             bundle.manifest.change,
         )
 
@@ -123,12 +126,22 @@ class Snapshot:
             return None
         ranking = self.bundle.manifest.ranking
         found = self.memory.search(queries, ranking.neighbours)
-        votes = vote(found, self.example_labels, temperature=ranking.memory_temperature)
+        votes = self._weighed(vote(found, self.example_labels, temperature=ranking.memory_temperature))
         kept = ~self.labels.gone(votes.label)
         if allowed is not None:
             places = np.searchsorted(allowed, votes.label)
             kept &= np.append(allowed, -1)[places] == votes.label
         return votes if kept.all() else Votes(votes.query[kept], votes.label[kept], votes.weight[kept])
+
+    def _weighed(self, votes: Votes) -> Votes:
+        """With those for labels that training did not know weighing more, as `index.addition` says."""
+        factor, base = self.bundle.manifest.addition.votes, len(self.bundle.labels)
+        if factor == 1.0 or (self.labels.rows == base and not len(self.fresh)):
+            return votes
+        places = np.searchsorted(self.fresh, votes.label)
+        new = (votes.label >= base) | (np.append(self.fresh, -1)[places] == votes.label)
+        weight = np.where(new, np.clip(votes.weight * np.float32(factor), -1.0, 1.0), votes.weight)
+        return Votes(votes.query, votes.label, weight.astype(np.float32))
 
     def probabilities(self, predictions: Predictions) -> NDArray[np.float32]:
         """Calibrated probability of each prediction, (n, k) float32."""

@@ -161,7 +161,9 @@ class Model:
         for place, share in zip(nearest, shares / whole, strict=True):
             for row, right in alive[place][1].items():
                 votes[row] = votes.get(row, 0.0) + (share if right else -share)
-        return votes
+        factor = self.bundle.manifest.addition.votes
+        new = {row for row, label in self.labels.items() if label.trained is None}
+        return {row: min(1.0, max(-1.0, vote * (factor if row in new else 1.0))) for row, vote in votes.items()}
 
     def _put(self, put: PutLabel) -> None:
         row = self.ids.setdefault(put.id, self.next_row)

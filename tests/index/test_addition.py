@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.addition import FILE, Addition, added_vectors, measure_addition, open_map
+from index.addition import FILE, VOTES, Addition, added_vectors, measure_addition, open_map
 from index.errors import BundleError
 from index.label_vector import unit
 
@@ -55,7 +55,7 @@ def test_a_new_label_goes_through_the_map(count: int, ridge: float) -> None:
     text, total, counts = _label(2, count)
     examples = _examples()
     settings, label_map = measure_addition(examples, ridge)
-    assert settings == Addition(ridge)
+    assert settings == Addition(ridge, VOTES)
     wide = examples.astype(np.float64)
     moment = wide.T @ wide / len(wide)
     whitening = np.linalg.inv(moment + ridge * np.trace(moment) / DIM * np.eye(DIM))
