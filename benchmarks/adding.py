@@ -1,20 +1,24 @@
 """What additions cost, and what a search costs beside them: one thread, generated vectors.
 
-    python benchmarks/adding.py [--labels 1000000] [--dim 256]
+    python benchmarks/adding.py [--labels 1000000] [--dim 256] [--collection COLLECTION]
 
 The index of the labels' vectors, as an export builds it, is the base. Vectors come after it, one
 change at a time and in blocks, and are sealed as a service does it, but before the next block and not beside it.
-Writes benchmarks/results/adding.json.
+Writes benchmarks/results/adding.json. With --collection a copy of that one is written to as a service does, on disk and
+searchable before the next change, one label at a time and in blocks; the result of that is added to the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import faiss
@@ -22,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.build import build_index, exact_top, overlap
+from index.changes import PutLabel
 from index.clustered import clustered
+from index.collection import Collection
 from index.files import write_json
 from index.layered import LayeredIndex
 from machine import RESULTS, describe
@@ -30,6 +36,7 @@ from machine import RESULTS, describe
 _K, _QUERIES, _BLOCK = 100, 500, 1_000
 _DELTAS = (0, 1_000, 10_000, 100_000)
 _ROWS = 65_536
+_FILE = RESULTS / "adding.json"
 Result = TypeVar("Result")
 
 
@@ -146,12 +153,44 @@ def filtering(index: LayeredIndex, world: World, topic_of: NDArray[np.int64]) ->
     return costs
 
 
+def writing(collection: Path, changes: int = 10_000) -> dict[str, object]:
+    """What writes take in a copy of a collection: of one new label, of one edit, and how many a second in blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(collection, Path(folder) / "collection"))
+        with Collection(copy) as opened:
+            labels = len(opened.snapshot.labels)
+            alone, edits, blocks = Measured(), Measured(), Measured()
+            for number in range(changes):
+                alone.call(opened.write, [PutLabel(f"alone {number}", f"a label that is new, number {number}")])
+            for number in range(0, changes, 10):
+                edits.call(opened.write, [PutLabel(f"alone {number}", f"another text of number {number}")])
+            for start in range(0, changes, _BLOCK):
+                block = [
+                    PutLabel(f"block {start + place}", f"new in a block {start + place}") for place in range(_BLOCK)
+                ]
+                blocks.call(opened.write, block)
+            assert len(opened.snapshot.labels) == labels + 2 * changes
+    return {
+        "labels": labels,
+        "new": alone.micros(),
+        "edited": edits.micros(),
+        "in_blocks_per_second": round(changes / sum(blocks.seconds)),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--collection", type=Path, help="Write to a copy of this one instead.")
     arguments = parser.parse_args()
     faiss.omp_set_num_threads(1)
+    if arguments.collection:
+        written = {"machine": describe(), **writing(arguments.collection)}
+        before = json.loads(_FILE.read_text()) if _FILE.exists() else {}
+        print(json.dumps(written, indent=2))
+        write_json(_FILE, {**before, "collection": written})
+        return
     count, later = arguments.labels, max(_DELTAS)
     vectors, queries = clustered(count + later, arguments.dim, _QUERIES)
     world = World(vectors[:count], vectors[count:], queries)
@@ -169,7 +208,7 @@ def main() -> None:
         "filtered_search": filtering(index, world, topics(vectors)),
     }
     print(json.dumps(result, indent=2))
-    write_json(RESULTS / "adding.json", result)
+    write_json(_FILE, result)
 
 
 if __name__ == "__main__":
