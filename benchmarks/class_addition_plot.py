@@ -14,6 +14,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PANELS = (("new_recall", "R@10 of new labels, percent"), ("old_recall", "R@10 of trained labels, percent"))
 LEVELS = {"fully trained": ":", "before": "--"}
 NAMES = {"before": "before the addition", "served": "added, as served"}
+LEAST_SPAN = 4.0
 PLACES = {"0": 0, "1": 1, "5": 2, "20": 3, "all": 4}
 
 
@@ -47,6 +48,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path = PICTURE) -> None:
                 panel.plot(at, heights, color=colour, marker="o", markersize=4, label=NAMES.get(way, way))
             panel.set_xticks(list(PLACES.values()), list(PLACES))
             panel.grid(alpha=0.25)
+            low, high = panel.get_ylim()
+            # Else a tenth of a point looks like a fall.
+            if (lack := LEAST_SPAN - (high - low)) > 0:
+                panel.set_ylim(low - lack / 2, high + lack / 2)
             if line == 0:
                 panel.set_title(dataset)
             else:

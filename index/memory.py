@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from immutables import Map
@@ -21,8 +22,8 @@ class ExampleLabels:
     """Which labels the examples carry: those of `base`, and after them those that were added since.
 
     added: of each added example, by its number among them, the label rows with whether they are right for it or wrong.
-    dropped: label rows that an example of `base` carries no more. twins: of added examples, by their numbers, those of
-    `base` that are the same text.
+    dropped: label rows that an example of `base` carries no more. twins: of each added example that has the vector of
+    examples of `base`, by its number, the places of these, ascending.
     """
 
     base: Lists
@@ -46,16 +47,6 @@ class ExampleLabels:
             lengths, carried = self._without_dropped(examples, lengths, carried)
             right = right[: len(carried)]
         return (lengths, carried, right) if old.all() else self._with_added(examples, lengths, carried)
-
-    def second(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of each query's neighbours (n, k), -1 for none, are added examples that it has among those of `base`,
-        too."""
-        found = np.zeros(rows.shape, dtype=np.bool_)
-        if self.twins:
-            for query, place in np.argwhere(rows >= len(self.base)).tolist():
-                twins = self.twins.get(int(rows[query, place]) - len(self.base), ())
-                found[query, place] = bool(np.isin(twins, rows[query]).any())
-        return found
 
     def _without_dropped(
         self, examples: NDArray[np.int64], lengths: NDArray[np.int64], carried: NDArray[np.int64]
@@ -101,26 +92,72 @@ class Votes:
     weight: NDArray[np.float32]
 
 
-def vote(neighbours: Neighbours, labels: ExampleLabels, *, temperature: float = TEMPERATURE) -> Votes:
+def vote(
+    neighbours: Neighbours, labels: ExampleLabels, *, temperature: float = TEMPERATURE, most: int | None = None
+) -> Votes:
     """What each query's nearest examples vote for.
 
     Each neighbour votes for every label it carries with the softmax of its cosine / temperature over the query's
     neighbours (the memory head of RAE-XMC, arXiv 2502.10615; not divided by the number of labels it carries), and
-    against every label that it was said to be wrong for with as much. An example that was added and is one of the
-    training's, too, takes no votes from what that one carries: it is as if its labels had been added there.
+    against every label that it was said to be wrong for with as much. A twin beside an example whose vector it has is
+    no neighbour of its own: its labels count as if that example carried them too. most: only so many neighbours vote.
     """
-    found = neighbours.rows >= 0
-    scores = np.where(found, neighbours.scores.astype(np.float64), -np.inf) / temperature
+    rows = neighbours.rows.ravel()
+    width = neighbours.rows.shape[1]
+    twins, bases = _twins(rows, width, labels)
+    voting = rows >= 0
+    voting[twins] = False
+    by_query = voting.reshape(neighbours.rows.shape)
+    if most is not None and most < width:
+        by_query &= np.cumsum(by_query, axis=1) <= most
+    scores = np.where(by_query, neighbours.scores.astype(np.float64), -np.inf) / temperature
     highest = np.max(scores, axis=1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isfinite(highest), highest, 0.0))
-    counted = np.where(labels.second(neighbours.rows), 0.0, weights)
-    weights /= np.maximum(counted.sum(axis=1, keepdims=True), 1e-30)
-    lengths, carried, right = labels.of(neighbours.rows[found])
-    weight = np.repeat(weights[found], lengths)
-    query, carried, weight = sum_pairs(
-        np.repeat(np.nonzero(found)[0], lengths), carried, np.where(right, weight, -weight)
-    )
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+    # Whose weight each neighbour has: its own, or that of its base.
+    whose = np.arange(len(rows))
+    whose[twins] = bases
+    voting[twins] = voting[bases]
+    lengths, carried, right = labels.of(rows[voting])
+    voter = np.repeat(whose[voting], lengths)
+    if len(twins):
+        once = _first_of_equals(voter, carried, right)
+        voter, carried, right = voter[once], carried[once], right[once]
+    weight = weights.ravel()[voter]
+    query = voter // max(1, width)
+    query, carried, weight = sum_pairs(query, carried, np.where(right, weight, -weight))
     return Votes(query, carried, weight.astype(np.float32))
+
+
+def _twins(rows: NDArray[np.int64], width: int, labels: ExampleLabels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which places (m,) among the neighbours (n * width,) have twins of others of the same query, and where the first
+    of these is, (m,)."""
+    none, count = np.zeros(0, dtype=np.int64), len(labels.base)
+    if not labels.twins:
+        return none, none
+    added = np.flatnonzero(rows >= count)
+    same = [labels.twins.get(number, ()) for number in (rows[added] - count).tolist()]
+    lengths = np.array([len(one) for one in same], dtype=np.int64)
+    base = np.flatnonzero((rows >= 0) & (rows < count))
+    if not lengths.any() or not len(base):
+        return none, none
+    # A query and an example of the base in one number.
+    known = base // width * count + rows[base]
+    order = np.argsort(known)
+    twin = np.repeat(added, lengths)
+    sought = twin // width * count + np.fromiter(chain.from_iterable(same), dtype=np.int64, count=len(twin))
+    at = order[np.minimum(np.searchsorted(known, sought, sorter=order), len(order) - 1)]
+    met = known[at] == sought
+    twins, first = np.unique(twin[met], return_index=True)
+    return twins, base[at[met][first]]
+
+
+def _first_of_equals(voter: NDArray[np.int64], label: NDArray[np.int64], right: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of different triples, ascending."""
+    order = np.lexsort((right, label, voter))
+    triples = np.stack([voter[order], label[order], right[order]])
+    new = np.any(np.diff(triples, axis=1, prepend=-1) != 0, axis=0)
+    return np.sort(order[new])
 
 
 def sum_pairs(

@@ -125,8 +125,12 @@ class Snapshot:
         if self.memory is None:
             return None
         ranking = self.bundle.manifest.ranking
-        found = self.memory.search(queries, ranking.neighbours)
-        votes = self._weighed(vote(found, self.example_labels, temperature=ranking.memory_temperature))
+        # Twins shall take the places of no other neighbours.
+        asked = ranking.neighbours * (2 if self.example_labels.twins else 1)
+        found = self.memory.search(queries, asked)
+        votes = self._weighed(
+            vote(found, self.example_labels, temperature=ranking.memory_temperature, most=ranking.neighbours)
+        )
         kept = ~self.labels.gone(votes.label)
         if allowed is not None:
             places = np.searchsorted(allowed, votes.label)
@@ -265,8 +269,11 @@ class Snapshot:
         new = np.array(list(draft.new), dtype=np.int64)
         vectors = examples.vectors.values[new]
         known = np.any(vectors, axis=1)
-        twins = example_labels.twins.update(_twins(self.finder, new[known], vectors[known]))
-        return memory.add(count + new[known], vectors[known]), replace(example_labels, twins=twins)
+        twins = example_labels.twins.mutate()
+        for number in draft.lost:
+            twins.pop(number, None)
+        twins.update(_twins(self.finder, new[known], vectors[known]))
+        return memory.add(count + new[known], vectors[known]), replace(example_labels, twins=twins.finish())
 
     def _examples_of(self, labels: Sequence[int]) -> NDArray[np.int64]:
         """The training's examples of any of these labels, rows of the memory."""
@@ -285,8 +292,11 @@ def _twins(
     """Of these added examples those that are the training's, too, with their rows there."""
     if finder is None:
         return {}
-    found = {int(number): finder.find(vector) for number, vector in zip(numbers, vectors, strict=True)}
-    return {number: tuple(rows.tolist()) for number, rows in found.items() if len(rows)}
+    which, places = finder.pairs(vectors)
+    first = np.flatnonzero(np.diff(which, prepend=-1))
+    # Of no pairs there are no first ones, yet one part, which is empty.
+    parts = zip(numbers[which[first]].tolist(), np.split(places, first[1:]), strict=False)
+    return {number: tuple(rows.tolist()) for number, rows in parts}
 
 
 class _Said:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from index.addition import added_vectors
 from index.bundle import Bundle
 from index.changes import Change, Feedback, LabelChange, PutLabel, RemoveExample, RemoveLabel
+from index.facets import fields_text
+from index.labels import LabelTable
+from index.packed import Lists, PackedStrings
 from index.snapshot import Snapshot
 
 Vector = NDArray[np.float64]
@@ -142,28 +145,34 @@ class Model:
         return [(row, scores[row]) for row in sorted(shown, key=lambda row: (-scores[row], row))]
 
     def votes(self, query: Vector) -> dict[int, float]:
-        ranking = self.bundle.manifest.ranking
-        alive = [(text, {row: True for row in own}) for text, own in zip(self.texts, self.base, strict=True) if own]
-        trained = len(alive)
-        alive += [(text, pairs) for text, pairs in self.added.items() if pairs]
-        if not alive:
+        ranking, keys = self.bundle.manifest.ranking, self.keys()
+        if not keys:
             return {}
-        cosines = self.bundle.queries.texts([text for text, _ in alive]).astype(np.float64) @ query
+        cosines = np.array([vector @ query for vector, _ in keys])
         nearest = np.argsort(-cosines, kind="stable")[: ranking.neighbours]
         shares = np.exp((cosines[nearest] - cosines[nearest].max()) / ranking.memory_temperature)
-        known = {alive[place][0] for place in nearest if place < trained}
-        whole = sum(
-            share
-            for place, share in zip(nearest, shares, strict=True)
-            if place < trained or alive[place][0] not in known
-        )
         votes: dict[int, float] = {}
-        for place, share in zip(nearest, shares / whole, strict=True):
-            for row, right in alive[place][1].items():
+        for place, share in zip(nearest, shares / shares.sum(), strict=True):
+            for row, right in keys[place][1]:
                 votes[row] = votes.get(row, 0.0) + (share if right else -share)
         factor = self.bundle.manifest.addition.votes
         new = {row for row, label in self.labels.items() if label.trained is None}
         return {row: min(1.0, max(-1.0, vote * (factor if row in new else 1.0))) for row, vote in votes.items()}
+
+    def keys(self) -> list[tuple[Vector, set[tuple[int, bool]]]]:
+        """The memory: every vector with what it says of which labels. What was added of an example that is there goes
+        to the first that is it."""
+        alive = [(text, {(row, True) for row in own}) for text, own in zip(self.texts, self.base, strict=True) if own]
+        added = [(text, set(pairs.items())) for text, pairs in self.added.items() if pairs]
+        vectors = self.bundle.queries.texts([text for text, _ in (*alive, *added)]).astype(np.float64)
+        keys = [(vector, pairs) for vector, (_, pairs) in zip(vectors, alive, strict=False)]
+        for vector, (_, pairs) in zip(vectors[len(alive) :], added, strict=True):
+            same = [own for other, own in keys[: len(alive)] if vector @ other > 1 - 1e-5]
+            if same:
+                same[0].update(pairs)
+            elif vector.any():
+                keys.append((vector, pairs))
+        return keys
 
     def _put(self, put: PutLabel) -> None:
         row = self.ids.setdefault(put.id, self.next_row)
@@ -194,6 +203,39 @@ class Model:
             if not any(type(one) is type(other) and one == other for one in has for other in asked):
                 return False
         return True
+
+
+def re_indexed(snapshot: Snapshot) -> Snapshot:
+    """Of the bundle that a re-indexing would write of a snapshot with nothing removed."""
+    old, rows = snapshot.bundle, np.arange(snapshot.labels.rows)
+    labels = [snapshot.labels[int(row)] for row in rows]
+    carried = snapshot.carried()
+    vectors = snapshot.vectors(rows)
+    sums = vectors.copy()
+    unchanged = np.setdiff1d(rows, carried.labels.rows)
+    sums[unchanged] = old.sums[unchanged]
+    index, memory = faiss.IndexFlatIP(32), faiss.IndexFlatIP(32)
+    index.add(vectors)
+    assert snapshot.memory is not None and isinstance(old.memory, faiss.Index)
+    shown = snapshot.shown_examples()
+    trained = shown[shown < len(old.example_labels)]
+    memory.add(np.stack([old.memory.reconstruct(int(row)) for row in trained]))
+    memory.add(carried.examples.vectors)
+    lengths, carries, _ = snapshot.example_labels.of(trained)
+    lists = Lists(np.concatenate([[0], np.cumsum(lengths)]), carries.astype(np.int32))
+    texts = [fields_text(label.fields) for label in labels]
+    table = LabelTable.pack([label.id for label in labels], [label.text for label in labels], PackedStrings.pack(texts))
+    new = replace(
+        old, labels=table, sums=sums, index=index, memory=memory, example_labels=lists, carried=carried,
+        manifest=replace(old.manifest, change=snapshot.change, labels=len(labels)),
+    )  # fmt: skip
+    return Snapshot.of(new)
+
+
+def placed(bundle: Bundle, vector: NDArray[np.float32]) -> Vector:
+    """The text vector (dim,) of a label that training did not know, as it is searched."""
+    assert bundle.label_map is not None
+    return unit(vector.astype(np.float64) @ bundle.label_map.astype(np.float64))
 
 
 def unit(vector: Vector) -> Vector:

@@ -84,8 +84,13 @@ def test_the_vector_of_a_new_label_is_the_formula(collection: Path) -> None:
         opened.write([PutLabel("new", "walnut", examples), PutLabel("given", vector=tuple(range(1, 33)))])
         bundle = opened.snapshot.bundle
         centroid = bundle.queries.texts(examples).astype(np.float64).mean(axis=0)
+        assert bundle.label_map is not None
+        text, centroid = (
+            vector @ bundle.label_map.astype(np.float64)
+            for vector in (bundle.label_texts.texts(["walnut"])[0].astype(np.float64), centroid)
+        )
         centroid /= np.linalg.norm(centroid)
-        wanted = bundle.label_texts.texts(["walnut"])[0] + 3 / (3 + CENTROID_PRIOR) * centroid
+        wanted = text / np.linalg.norm(text) + 3 / (3 + CENTROID_PRIOR) * centroid
         found = {int(row): vector for row, vector in zip(
             opened.snapshot.index.delta_rows, opened.snapshot.index.delta_vectors, strict=True)}  # fmt: skip
         assert np.abs(found[40] - wanted / np.linalg.norm(wanted)).max() < 1e-5

@@ -20,6 +20,7 @@ from index.field_spec import FieldSpec
 from index.fields import Fields
 from index.label_filter import LabelFilter
 from index.snapshot import Snapshot, says_something
+from snapshot_support import placed
 from tests_support import KINDS
 
 
@@ -58,12 +59,13 @@ def best(snapshot: Snapshot, text: str, fields: Fields) -> str:
 def test_the_vector_of_a_label_is_its_text_and_fields(opened: Collection, text: str, fields: Fields | None) -> None:
     opened.write([PutLabel("other", "beside", fields={"lang": "fr"}), PutLabel("new", text, fields=fields)])
     snapshot = opened.snapshot
-    wanted = snapshot.bundle.label_texts.texts([text], [fields])[0].astype(np.float64)
-    assert np.abs(vector_of(snapshot, "new") - wanted / np.linalg.norm(wanted)).max() < 1e-5
+    wanted = placed(snapshot.bundle, snapshot.bundle.label_texts.texts([text], [fields])[0])
+    assert np.abs(vector_of(snapshot, "new") - wanted).max() < 1e-5
     assert snapshot.labels[8].fields == {"lang": "fr"}
     assert snapshot.labels[9].fields == fields
     if fields and fields["type"]:
-        assert np.abs(vector_of(snapshot, "new") - snapshot.bundle.label_texts.texts([text])[0]).max() > 1e-3
+        bare = placed(snapshot.bundle, snapshot.bundle.label_texts.texts([text])[0])
+        assert np.abs(vector_of(snapshot, "new") - bare).max() > 1e-3
 
 
 def test_a_label_of_fields_alone_is_found_by_them_also_after_reopening_and_without_them_no_more(folder: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_label_of_fields_alone_is_found_by_them_also_after_reopening_and_witho
         assert best(again.snapshot, "", asked) == "new"
         with_fields = vector_of(again.snapshot, "new")
         again.write([PutLabel("new", "zebra")])
-        alone = again.snapshot.bundle.label_texts.texts(["zebra"])[0]
+        alone = placed(again.snapshot.bundle, again.snapshot.bundle.label_texts.texts(["zebra"])[0])
         assert np.abs(vector_of(again.snapshot, "new") - alone).max() < 1e-5
         assert np.abs(with_fields - alone).max() > 1e-3
         assert again.snapshot.labels[8].fields is None
@@ -143,7 +145,7 @@ def test_too_many_combinations_of_a_cross_are_refused_and_left_out_of_a_replay(o
     with pytest.raises(InputError, match="1600 combinations"):
         crossed.check_fields({"lang": many, "type": many}, "label")
     after = crossed.after([Change(1, PutLabel("new", "x", fields={"lang": many, "type": many}))])
-    wanted = after.bundle.label_texts.texts(["x"], [{"lang": many}])[0]
+    wanted = placed(after.bundle, after.bundle.label_texts.texts(["x"], [{"lang": many}])[0])
     assert np.abs(vector_of(after, "new") - wanted).max() < 1e-5
 
 
@@ -154,7 +156,8 @@ def test_a_log_replays_under_a_model_that_reads_other_fields(collection: Path, f
     shutil.copy(folder / "changes.sqlite", collection / "changes.sqlite")
     with Collection(collection) as other:
         snapshot = other.snapshot
-        assert np.abs(vector_of(snapshot, "both") - snapshot.bundle.label_texts.texts(["zebra crossing"])).max() < 1e-5
+        alone = placed(snapshot.bundle, snapshot.bundle.label_texts.texts(["zebra crossing"])[0])
+        assert np.abs(vector_of(snapshot, "both") - alone).max() < 1e-5
         rows = snapshot.predict(["zebra crossing"], 100).rows[0]
         # Nothing is known here of the one that was put by its fields alone: it is there, and never predicted.
         assert (snapshot.labels.find("both"), snapshot.labels.find("fields")) == (40, 41)
@@ -167,7 +170,8 @@ def test_fields_that_the_model_does_not_read_are_kept_and_filtered_by(folder: Pa
     put = PutLabel("new", "x", fields={"type": "film", "colour": ["red", 1], "asked": True})
     with Collection(folder) as opened:
         opened.write([put, PutLabel("0-en", "label 0-en", fields={"colour": "red"})])
-        wanted = opened.snapshot.bundle.label_texts.texts(["x"], [{"type": "film"}])[0]
+        bundle = opened.snapshot.bundle
+        wanted = placed(bundle, bundle.label_texts.texts(["x"], [{"type": "film"}])[0])
         assert np.abs(vector_of(opened.snapshot, "new") - wanted).max() < 1e-5
     with Collection(folder) as again:
         snapshot = again.snapshot
@@ -183,7 +187,7 @@ def test_fields_that_the_model_does_not_read_are_kept_and_filtered_by(folder: Pa
 def test_of_a_label_whose_fields_are_partly_read_the_rest_counts(opened: Collection) -> None:
     put = PutLabel("new", "x", fields={"type": "film", "gone": "y", "lang": {"of": "another kind"}})
     after = opened.snapshot.after([Change(1, put)])
-    wanted = after.bundle.label_texts.texts(["x"], [{"type": "film"}])[0]
+    wanted = placed(after.bundle, after.bundle.label_texts.texts(["x"], [{"type": "film"}])[0])
     assert np.abs(vector_of(after, "new") - wanted).max() < 1e-5
 
 
@@ -193,7 +197,8 @@ def test_a_vector_of_a_model_with_another_dim_counts_for_nothing(folder: Path) -
     log.close()
     with Collection(folder) as opened:
         snapshot = opened.snapshot
-        assert np.abs(vector_of(snapshot, "a") - snapshot.bundle.label_texts.texts(["zebra"])).max() < 1e-5
+        alone = placed(snapshot.bundle, snapshot.bundle.label_texts.texts(["zebra"])[0])
+        assert np.abs(vector_of(snapshot, "a") - alone).max() < 1e-5
         assert 9 not in snapshot.predict(["zebra"], 100).rows
 
 

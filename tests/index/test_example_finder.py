@@ -13,7 +13,7 @@ from index.example_finder import ExampleFinder
 
 
 @pytest.mark.parametrize(
-    "factory", ["Flat", "HNSW16,Flat", "HNSW16,SQ8", "SQ8", "IVF16,SQ8", "IVF16,Flat", "IVF16,PQ16,Refine(SQ8)"]
+    "factory", ["Flat", "HNSW16,Flat", "HNSW16,SQ8", "SQ8", "IVF16,SQ8", "IVF16,Flat", "IVF4,PQ8x4,Refine(SQ8)"]
 )
 def test_an_example_is_known_again_by_its_vector(factory: str, tmp_path: Path) -> None:
     chooser = np.random.default_rng(0)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,12 +14,9 @@ from numpy.typing import NDArray
 from index.bundle import Bundle
 from index.changes import Feedback, LabelChange, PutLabel, RemoveExample, RemoveLabel
 from index.encoder import Encoder
-from index.facets import fields_text
 from index.label_filter import LabelFilter
-from index.labels import LabelTable
-from index.packed import Lists, PackedStrings
 from index.snapshot import Snapshot
-from snapshot_support import Model, after, one_by_one, remembering, unit
+from snapshot_support import Model, after, one_by_one, re_indexed, remembering, unit
 
 WORDS = ("zebra", "saffron", "tunnel", "velvet", "umbrella", "walnut", "harbour", "apple pie", "日本", "größe")
 QUERIES = ("apple pie today", "the velvet tunnel", "zebra", "notes on steam engine and river delta")
@@ -267,33 +263,6 @@ def test_without_a_memory_feedback_changes_the_vector_alone(bundle: tuple[Bundle
     asked = bundle[0].queries.texts(["violet lantern"])[0]
     moved, still = ((told.vectors(np.array([row])) - start.vectors(np.array([row]))) @ asked for row in (3, 4))
     assert moved[0] > 0.1 and still[0] == 0.0
-
-
-def re_indexed(snapshot: Snapshot) -> Snapshot:
-    """Of the bundle that a re-indexing would write of a snapshot with nothing removed."""
-    old, rows = snapshot.bundle, np.arange(snapshot.labels.rows)
-    labels = [snapshot.labels[int(row)] for row in rows]
-    carried = snapshot.carried()
-    vectors = snapshot.vectors(rows)
-    sums = vectors.copy()
-    unchanged = np.setdiff1d(rows, carried.labels.rows)
-    sums[unchanged] = old.sums[unchanged]
-    index, memory = faiss.IndexFlatIP(32), faiss.IndexFlatIP(32)
-    index.add(vectors)
-    assert snapshot.memory is not None and isinstance(old.memory, faiss.Index)
-    shown = snapshot.shown_examples()
-    trained = shown[shown < len(old.example_labels)]
-    memory.add(np.stack([old.memory.reconstruct(int(row)) for row in trained]))
-    memory.add(carried.examples.vectors)
-    lengths, carries, _ = snapshot.example_labels.of(trained)
-    lists = Lists(np.concatenate([[0], np.cumsum(lengths)]), carries.astype(np.int32))
-    texts = [fields_text(label.fields) for label in labels]
-    table = LabelTable.pack([label.id for label in labels], [label.text for label in labels], PackedStrings.pack(texts))
-    new = replace(
-        old, labels=table, sums=sums, index=index, memory=memory, example_labels=lists, carried=carried,
-        manifest=replace(old.manifest, change=snapshot.change, labels=len(labels)),
-    )  # fmt: skip
-    return Snapshot.of(new)
 
 
 @pytest.mark.parametrize("seed", range(4))
