@@ -165,7 +165,8 @@ def _selector(params: Any) -> Any:
 
 def host_of(index: Any) -> faiss.Index:
     """The index in this machine's memory: what search parameters are made for and vectors read from."""
-    return index.host if isinstance(index, CardIndex) else index
+    found: faiss.Index = getattr(index, "host", index)
+    return found
 
 
 def place(index: faiss.Index, device: Device, vectors: NDArray[np.float32] | None = None) -> Any:

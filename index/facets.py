@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.errors import InputError, json_kind
-from index.fields import MOST_VALUES, Fields
+from index.errors import InputError
+from index.fields import MOST_VALUES, Fields, scalar_text, shown_name
 from index.packed import Lists, PackedStrings
 
 _KEYS, _ROWS = "facets.keys", "facets.rows"
 # A longer value is known by its digest: nobody lists them, and a text field would be stored twice.
 _MOST_CHARACTERS = 200
-_NAME_CHARACTERS = 100
 _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -85,12 +83,12 @@ def check_facet(name: str, value: object) -> list[str]:
     is neither a string, a finite number, true or false, nor a list of at most 1,000 of these.
     """
     if not name.strip():
-        raise InputError(f"field {_named(name)} has no name")
+        raise InputError(f"field {shown_name(name)} has no name")
     if value is None:
         return []
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(values) > MOST_VALUES:
-        raise InputError(f"field {_named(name)} has {len(values)} values; at most {MOST_VALUES} are taken")
+        raise InputError(f"field {shown_name(name)} has {len(values)} values; at most {MOST_VALUES} are taken")
     return [facet_key(name, one) for one in values]
 
 
@@ -123,24 +121,7 @@ def _passed(name: str, value: object) -> list[str]:
 
 def _scalar(name: str, value: object) -> str:
     """The value as JSON has it, a whole number without a point."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _quoted(_valid(name, value))
-        case int():
-            try:
-                return str(value)
-            except ValueError as error:
-                raise InputError(f"field {_named(name)} is a number of too many digits; give a string") from error
-        case float() if math.isfinite(value):
-            return str(int(value)) if value.is_integer() else repr(value)
-        case float():
-            raise InputError(f"field {_named(name)} is {value}, which is no number; leave it out")
-    raise InputError(
-        f"field {_named(name)} must be a string, a number, true or false, or a list of these; "
-        f"{'is' if isinstance(value, Mapping) else 'has'} {json_kind(value)}"
-    )
+    return _quoted(_valid(name, value)) if isinstance(value, str) else scalar_text(name, value)
 
 
 def _valid(name: str, value: str) -> str:
@@ -148,9 +129,5 @@ def _valid(name: str, value: str) -> str:
         try:
             (name + value).encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"field {_named(name)} is not valid Unicode (a lone surrogate)") from error
+            raise InputError(f"field {shown_name(name)} is not valid Unicode (a lone surrogate)") from error
     return value
-
-
-def _named(name: str) -> str:
-    return f"{name[:_NAME_CHARACTERS]!a}"

@@ -56,7 +56,7 @@ def check_combinations(cross: Sequence[str], count: int) -> None:
     """Raises InputError for a cross of which a record has more than can be taken."""
     if count > MOST_COMBINATIONS:
         raise InputError(
-            f"fields {', '.join(map(_named, cross))} have {count} combinations of values, each of which is a "
+            f"fields {', '.join(map(shown_name, cross))} have {count} combinations of values, each of which is a "
             f"feature; at most {MOST_COMBINATIONS} are taken"
         )
 
@@ -69,11 +69,11 @@ def read_fields(fields: Fields | None, specs: Mapping[str, FieldSpec], tower: st
         spec = specs.get(name)
         if spec is None:
             reads = f"it reads {', '.join(specs)}" if specs else "it reads none"
-            raise InputError(f"field {_named(name)} is not read by this model ({reads}); leave it out")
+            raise InputError(f"field {shown_name(name)} is not read by this model ({reads}); leave it out")
         if tower is not None and not spec.of(tower):
             plural = {"query": "queries", "label": "labels"}
             raise InputError(
-                f"field {_named(name)} is read of {plural[spec.tower]}, not of {plural[tower]}; leave it out"
+                f"field {shown_name(name)} is read of {plural[spec.tower]}, not of {plural[tower]}; leave it out"
             )
         if value is None:
             continue
@@ -97,23 +97,24 @@ def fields_read(fields: Fields | None, specs: Sequence[FieldSpec]) -> Fields | N
     return found or None
 
 
-def _named(name: str) -> str:
+def shown_name(name: str) -> str:
+    """A field's name as messages have it: quoted, in ASCII, and not endless."""
     return f"{name[:_NAME_CHARACTERS]!a}"
 
 
 def _values(spec: FieldSpec, value: object) -> list[str]:
     if type(value) is str and spec.kind != "text":
-        return [_text(spec.name, value)]
+        return [scalar_text(spec.name, value)]
     if not isinstance(value, (list, tuple)):
-        return [value if spec.kind == "text" and isinstance(value, str) else _text(spec.name, value)]
+        return [value if spec.kind == "text" and isinstance(value, str) else scalar_text(spec.name, value)]
     if spec.kind == "history":
-        return [_text(spec.name, one) for one in value[-spec.length :]]
+        return [scalar_text(spec.name, one) for one in value[-spec.length :]]
     if spec.kind == "multivalent":
         if len(value) > MOST_VALUES:
-            raise InputError(f"field {_named(spec.name)} has {len(value)} values; at most {MOST_VALUES} are taken")
-        return list(dict.fromkeys([_text(spec.name, one) for one in value]))
+            raise InputError(f"field {shown_name(spec.name)} has {len(value)} values; at most {MOST_VALUES} are taken")
+        return list(dict.fromkeys([scalar_text(spec.name, one) for one in value]))
     advice = 'give one value, or make the field "multivalent"' if spec.kind == "categorical" else "give one string"
-    raise InputError(f"field {_named(spec.name)} is {spec.kind} and has a list of {len(value)} values; {advice}")
+    raise InputError(f"field {shown_name(spec.name)} is {spec.kind} and has a list of {len(value)} values; {advice}")
 
 
 def _number(name: str, value: object) -> float:
@@ -134,17 +135,21 @@ def _number(name: str, value: object) -> float:
             except ValueError:
                 pass
     what = f"is {value[:_NAME_CHARACTERS]!a}" if isinstance(value, str) else f"is {json_kind(value)}"
-    raise InputError(f"field {_named(name)} must be a number, or a string that is one, or null; {what}")
+    raise InputError(f"field {shown_name(name)} must be a number, or a string that is one, or null; {what}")
 
 
-def _text(name: str, value: object) -> str:
+def scalar_text(name: str, value: object) -> str:
+    """One value of a field as a string: a string itself, a whole number without a point.
+
+    Raises InputError naming the field for what is neither a string, a finite number nor true or false.
+    """
     match value:
         case str():
             if not value.isascii():
                 try:
                     value.encode("utf-8")
                 except UnicodeEncodeError as error:
-                    raise InputError(f"field {_named(name)} is not valid Unicode (a lone surrogate)") from error
+                    raise InputError(f"field {shown_name(name)} is not valid Unicode (a lone surrogate)") from error
             return value
         case bool():
             return "true" if value else "false"
@@ -152,12 +157,12 @@ def _text(name: str, value: object) -> str:
             try:
                 return str(value)
             except ValueError as error:
-                raise InputError(f"field {_named(name)} is a number of too many digits; give a string") from error
+                raise InputError(f"field {shown_name(name)} is a number of too many digits; give a string") from error
         case float() if math.isfinite(value):
             return str(int(value)) if value.is_integer() else repr(value)
         case float():
-            raise InputError(f"field {_named(name)} is {value}, which is no number; leave it out")
+            raise InputError(f"field {shown_name(name)} is {value}, which is no number; leave it out")
     raise InputError(
-        f"field {_named(name)} must be a string, a number, true or false, or a list of these; "
+        f"field {shown_name(name)} must be a string, a number, true or false, or a list of these; "
         f"{'is' if isinstance(value, Mapping) else 'has'} {json_kind(value)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,10 +127,7 @@ class LabelTable:
 
     def matching(self, only: LabelFilter) -> NDArray[np.int64]:
         """The rows that a filter matches, ascending."""
-        found = self._matched.get(only)
-        if found is None:
-            found = _remember(self._matched, only, self._match(only))
-        return found
+        return _remembered(self._matched, only, self._match)
 
     def _match(self, only: LabelFilter) -> NDArray[np.int64]:
         if self.facets is None:
@@ -144,10 +141,14 @@ class LabelTable:
         return np.flatnonzero(left)
 
 
-def _remember(
-    matched: dict[LabelFilter, NDArray[np.int64]], only: LabelFilter, rows: NDArray[np.int64]
+def _remembered(
+    matched: dict[LabelFilter, NDArray[np.int64]], only: LabelFilter, match: Callable[[LabelFilter], NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """The rows, kept where there is room for them."""
+    """The rows that a filter matches, found once while there is room for them."""
+    rows = matched.get(only)
+    if rows is not None:
+        return rows
+    rows = match(only)
     rows.flags.writeable = False
     # A copy of the values: other threads remember theirs meanwhile.
     if sum(one.nbytes + 1024 for one in list(matched.values())) > _MATCHED_BYTES:
@@ -205,10 +206,7 @@ class LiveLabels:
 
     def matching(self, only: LabelFilter) -> NDArray[np.int64]:
         """The rows of the live labels that a filter matches, ascending."""
-        found = self._matched.get(only)
-        if found is None:
-            found = _remember(self._matched, only, self._match(only))
-        return found
+        return _remembered(self._matched, only, self._match)
 
     def _match(self, only: LabelFilter) -> NDArray[np.int64]:
         before, since = self._unchanged(self.table.matching(only)), self._put_since(only)

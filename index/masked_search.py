@@ -10,9 +10,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.card_index import host_of
 from index.label_vector import unit
 from index.rescoring import candidates, rescored
 from index.row_mask import RowMask
+from index.search_effort import core_of
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -63,9 +65,9 @@ class BuiltIndex:
         The index has them at unit length but for the rows `as_is` (m,), which it has as they are. rescore: candidates
         for each row wanted that are scored again by them; 1 leaves the scores of the index.
         """
-        host = getattr(index, "host", index)
+        host = host_of(index)
         factor = host.k_factor if isinstance(host, faiss.IndexRefine) else 1.0
-        return cls(index, host, _core(host), _fetcher(host, vectors, as_is), factor, rescore)
+        return cls(index, host, core_of(host), _fetcher(host, vectors, as_is), factor, rescore)
 
     @property
     def exact(self) -> bool:
@@ -249,14 +251,6 @@ def _transformed(index: faiss.Index, queries: NDArray[np.float32]) -> NDArray[np
 def _arrays(found: Any) -> Found:
     scores, rows = found
     return np.asarray(scores, dtype=np.float32), np.asarray(rows, dtype=np.int64)
-
-
-def _core(index: faiss.Index) -> faiss.Index:
-    if isinstance(index, faiss.IndexRefine):
-        return _core(faiss.downcast_index(index.base_index))
-    if isinstance(index, faiss.IndexPreTransform):
-        return _core(faiss.downcast_index(index.index))
-    return index
 
 
 def _parameters(index: faiss.Index, effort: float, selector: faiss.IDSelector | None) -> tuple[Any, list[Any]]:

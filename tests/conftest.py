@@ -65,6 +65,20 @@ def field_collection(field_corpus: Path, tmp_path_factory: pytest.TempPathFactor
     return folder / "collection"
 
 
+@pytest.fixture(scope="session")
+def voting_collection(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection whose examples vote; not to be written to."""
+    from reindex_support import with_votes
+
+    return with_votes(tiny_run, tmp_path_factory.mktemp("voting") / "collection")
+
+
+@pytest.fixture
+def voting(voting_collection: Path, tmp_path: Path) -> Path:
+    """The same, of one's own to write to."""
+    return Path(shutil.copytree(voting_collection, tmp_path / "voting"))
+
+
 @pytest.fixture
 def collection(tiny_collection: Path, tmp_path: Path) -> Path:
     """A collection of one's own to write to."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.addition import added_vectors
+from index.build import open_index
 from index.bundle import Bundle
 from index.changes import Change, Feedback, LabelChange, PutLabel, RemoveExample, RemoveLabel
 from index.facets import fields_text
@@ -22,6 +23,8 @@ from index.snapshot import Snapshot
 
 Vector = NDArray[np.float64]
 WEIGHT = 0.4
+# Kinds of index that keep examples: exact, as graphs, in lists, in fewer bits.
+MEMORIES = ("Flat", "HNSW16,Flat", "HNSW16,SQ8", "SQ8", "IVF16,SQ8", "IVF16,Flat", "IVF4,PQ8x4,Refine(SQ8)")
 
 
 def remembering(collection: Path, corpus: Path) -> tuple[Bundle, list[str]]:
@@ -230,6 +233,15 @@ def re_indexed(snapshot: Snapshot) -> Snapshot:
         manifest=replace(old.manifest, change=snapshot.change, labels=len(labels)),
     )  # fmt: skip
     return Snapshot.of(new)
+
+
+def opened_memory(factory: str, vectors: NDArray[np.float32], folder: Path) -> faiss.Index:
+    """An example memory over these vectors, written and opened as a bundle's is."""
+    memory = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    memory.train(vectors)
+    memory.add(vectors)
+    faiss.write_index(memory, str(folder / "memory.faiss"))
+    return open_index(folder / "memory.faiss")
 
 
 def placed(bundle: Bundle, vector: NDArray[np.float32]) -> Vector:

@@ -8,24 +8,18 @@ import faiss
 import numpy as np
 import pytest
 
-from index.build import open_index
 from index.example_finder import ExampleFinder
+from snapshot_support import MEMORIES, opened_memory
 
 
-@pytest.mark.parametrize(
-    "factory", ["Flat", "HNSW16,Flat", "HNSW16,SQ8", "SQ8", "IVF16,SQ8", "IVF16,Flat", "IVF4,PQ8x4,Refine(SQ8)"]
-)
+@pytest.mark.parametrize("factory", MEMORIES)
 def test_an_example_is_known_again_by_its_vector(factory: str, tmp_path: Path) -> None:
     chooser = np.random.default_rng(0)
     vectors = chooser.standard_normal((2000, 64)).astype(np.float32)
     vectors[500:600] = vectors[7]  # the same text a hundred times
     vectors[700] = vectors[8] + 0.02 * chooser.standard_normal(64)  # one much like another
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    memory = faiss.index_factory(64, factory, faiss.METRIC_INNER_PRODUCT)
-    memory.train(vectors)
-    memory.add(vectors)
-    faiss.write_index(memory, str(tmp_path / "memory.faiss"))
-    memory = open_index(tmp_path / "memory.faiss")
+    memory = opened_memory(factory, vectors, tmp_path)
     finder = ExampleFinder(memory, 2000)
     for row in (0, 8, 700, 1999):
         shaken = vectors[row] * np.float32(1 + 3e-7)

@@ -23,20 +23,9 @@ from index.plan import Calibration
 from index.reindex import Settings
 from index.reindex_plan import plan_reindex
 from index.reindex_work import alone
-from reindex_support import CHANGES, changed, copied, done, left_over, now, same, silent, with_votes
+from reindex_support import CHANGES, changed, copied, done, left_over, now, same, silent
 
 TEXTS = ("zebra crossing", "saffron tunnel", "velvet glove", "umbrella stand", "xylophone song", "notes on roman road")
-
-
-@pytest.fixture(scope="module")
-def voting_collection(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return with_votes(tiny_run, tmp_path_factory.mktemp("voting") / "collection")
-
-
-@pytest.fixture
-def voting(voting_collection: Path, tmp_path: Path) -> Path:
-    return copied(voting_collection, tmp_path / "voting")
 
 
 def test_the_new_bundle_serves_what_was_served(voting: Path) -> None:

@@ -20,19 +20,7 @@ from index.encoder import Encoder
 from index.errors import LabelspaceError
 from index.files import write_json
 from index.reindex import Settings
-from reindex_support import CHANGES, changed, copied, done, left_over, now, same, served, with_votes
-
-
-@pytest.fixture(scope="module")
-def voting_collection(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return with_votes(tiny_run, tmp_path_factory.mktemp("voting") / "collection")
-
-
-@pytest.fixture
-def voting(voting_collection: Path, tmp_path: Path) -> Path:
-    return copied(voting_collection, tmp_path / "voting")
-
+from reindex_support import CHANGES, changed, done, left_over, now, same, served
 
 # Where a job is ended, and how often the function is let through before.
 STEPS: tuple[tuple[object, str, int], ...] = (

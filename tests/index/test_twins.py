@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from immutables import Map
 from numpy.typing import NDArray
 
 from index.addition import Addition
-from index.build import open_index
 from index.bundle import Bundle
 from index.changes import Feedback, LabelChange, PutLabel, RemoveExample, RemoveLabel
 from index.example_finder import ExampleFinder
@@ -22,7 +20,7 @@ from index.layered import Neighbours
 from index.memory import ExampleLabels, vote
 from index.packed import Lists
 from index.snapshot import Snapshot
-from snapshot_support import Model, after, one_by_one, re_indexed, remembering
+from snapshot_support import MEMORIES, Model, after, one_by_one, opened_memory, re_indexed, remembering
 
 Said = tuple[tuple[int, bool], ...]
 
@@ -102,20 +100,14 @@ def test_votes_are_those_of_a_memory_in_which_twins_are_merged(seed: int) -> Non
         assert voted(Neighbours(rows, scores), labels, most) == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "factory", ["Flat", "HNSW16,Flat", "HNSW16,SQ8", "SQ8", "IVF16,SQ8", "IVF16,Flat", "IVF4,PQ8x4,Refine(SQ8)"]
-)
+@pytest.mark.parametrize("factory", MEMORIES)
 def test_many_examples_are_known_again_at_once(factory: str, tmp_path: Path) -> None:
     chooser = np.random.default_rng(0)
     vectors = chooser.standard_normal((3000, 32)).astype(np.float32) + 0.5  # all have something in common
     vectors[500:520] = vectors[7]
     vectors[1500:] = vectors[:1500]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    memory = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
-    memory.train(vectors)
-    memory.add(vectors)
-    faiss.write_index(memory, str(tmp_path / "memory.faiss"))
-    memory = open_index(tmp_path / "memory.faiss")
+    memory = opened_memory(factory, vectors, tmp_path)
     asked = vectors[chooser.permutation(3000)[:400]]
     asked[::4] = chooser.standard_normal((100, 32))
     asked = asked / np.linalg.norm(asked, axis=1, keepdims=True) * np.float32(1 + 3e-7)

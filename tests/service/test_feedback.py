@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,21 +13,15 @@ from fastapi.testclient import TestClient
 
 from index.changes import PutLabel
 from index.collection import Collection
-from reindex_support import with_votes
 from service import Settings, create_app
 
 Refused = Callable[..., dict[str, Any]]
 TEXT = "xylophone in a velvet tunnel"
 
 
-@pytest.fixture(scope="module")
-def voting(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return with_votes(tiny_run, tmp_path_factory.mktemp("voting") / "collection")
-
-
 @pytest.fixture
-def client(voting: Path, tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Path(shutil.copytree(voting, tmp_path / "collection")))) as opened:
+def client(voting: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(voting)) as opened:
         yield opened
 
 

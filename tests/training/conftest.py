@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from index.bundle import Bundle
+from index.bundles import current_bundle
 from tests_support import write_corpus
 from trainer_support import SHORT
 from training.config import load_config
 from training.dataset import Dataset, load_dataset
+from training.published import Published
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +27,15 @@ def datasets(corpus: Path) -> Callable[..., Dataset]:
         return load_dataset(corpus, load_config(None, [*SHORT, *settings]))
 
     return load
+
+
+@pytest.fixture(scope="session")
+def published(tiny_collection: Path) -> Published:
+    """What a run against the tiny collection is trained against."""
+    return Published.current(tiny_collection)
+
+
+@pytest.fixture(scope="session")
+def old(tiny_collection: Path) -> Bundle:
+    """The bundle that `published` is of."""
+    return Bundle.open(current_bundle(tiny_collection))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from index.bundle import Bundle
-from index.bundles import current_bundle
 from index.encoder import Encoder
 from index.errors import BundleError, InputError
 from index.features import FeatureSpec
@@ -40,33 +39,23 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(tiny_collection: Path) -> Published:
-    return Published.current(tiny_collection)
-
-
-@pytest.fixture(scope="module")
-def bundle(tiny_collection: Path) -> Bundle:
-    return Bundle.open(current_bundle(tiny_collection))
-
-
-@pytest.fixture(scope="module")
 def dataset(fresh: Path, published: Published) -> Dataset:
     return load_dataset(fresh, published_config(published))
 
 
 def test_published_labels_are_taken_bit_for_bit_and_others_by_their_texts(
-    published: Published, bundle: Bundle, dataset: Dataset
+    published: Published, old: Bundle, dataset: Dataset
 ) -> None:
     found = published.label_sums(dataset)
     assert found.dtype == np.float32
     for row, (label, text) in enumerate(LABELS.items()):
-        place = bundle.labels.ids.find(label, bundle.labels.order)
+        place = old.labels.ids.find(label, old.labels.order)
         if place is not None:
-            wanted = bundle.sums[place]
+            wanted = old.sums[place]
         elif text.strip():
-            wanted = bundle.label_texts.texts([text])[0]
+            wanted = old.label_texts.texts([text])[0]
         else:
-            wanted = np.zeros(bundle.manifest.dim, dtype=np.float32)
+            wanted = np.zeros(old.manifest.dim, dtype=np.float32)
         assert found[row].tobytes() == wanted.tobytes(), label
     exact = found.astype(np.float64)
     lengths = np.linalg.norm(exact, axis=1, keepdims=True)
@@ -85,21 +74,21 @@ def test_what_nothing_was_known_of_is_read_by_its_text(published: Published, dat
     assert found[2].tobytes() == sums[published.ids.index("s0")].tobytes()
 
 
-def test_both_towers_are_the_bundles(published: Published, bundle: Bundle, dataset: Dataset) -> None:
+def test_both_towers_are_the_bundles(published: Published, old: Bundle, dataset: Dataset) -> None:
     texts = [text for text in LABELS.values() if text.strip()]
     rows = np.flatnonzero([bool(text.strip()) for text in LABELS.values()])
     found = published.encode_labels(dataset.labels.take(rows))
-    assert np.abs(found - bundle.label_texts.texts(texts)).max() < 1e-6
+    assert np.abs(found - old.label_texts.texts(texts)).max() < 1e-6
     queries = [f"a guide to {list(LABELS.values())[row % 7][:40]} {row}" for row in range(42)]
     encoded = published.encode_queries(dataset.queries.take(np.arange(dataset.examples)))
-    wanted = bundle.queries.texts(queries).astype(np.float64)
+    wanted = old.queries.texts(queries).astype(np.float64)
     assert dataset.examples < 42  # dev is held out
     assert all(np.abs(wanted - row).max(axis=1).min() < 1e-6 for row in encoded)
 
 
 @pytest.mark.parametrize("queries", [True, False])
 def test_what_a_run_keeps_is_enough(
-    queries: bool, published: Published, bundle: Bundle, dataset: Dataset, tmp_path: Path
+    queries: bool, published: Published, old: Bundle, dataset: Dataset, tmp_path: Path
 ) -> None:
     published.keep(tmp_path / "kept", queries=queries)
     kept = Published.open(tmp_path / "kept")
@@ -109,10 +98,10 @@ def test_what_a_run_keeps_is_enough(
     assert (tmp_path / "kept" / "query.onnx").is_file() == queries
     assert not (tmp_path / "kept" / "index.faiss").exists()
     kept.copy_label_tower(tmp_path)
-    spec = bundle.manifest.features
+    spec = old.manifest.features
     assert isinstance(spec, FeatureSpec)
-    again = Encoder(tmp_path / "label.onnx", bundle.label_texts.featurizer)
-    assert again.texts(SUBJECTS).tobytes() == bundle.label_texts.texts(SUBJECTS).tobytes()
+    again = Encoder(tmp_path / "label.onnx", old.label_texts.featurizer)
+    assert again.texts(SUBJECTS).tobytes() == old.label_texts.texts(SUBJECTS).tobytes()
     with pytest.raises(InputError, match=r"label\.onnx: is there already"):
         kept.copy_label_tower(tmp_path)
 

@@ -46,16 +46,6 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def published(tiny_collection: Path) -> Published:
-    return Published.current(tiny_collection)
-
-
-@pytest.fixture(scope="module")
-def old(tiny_collection: Path) -> Bundle:
-    return Bundle.open(current_bundle(tiny_collection))
-
-
-@pytest.fixture(scope="module")
 def load(tiny_corpus: Path, published: Published) -> Callable[..., tuple[Dataset, Trainer]]:
     def loaded(*settings: str) -> tuple[Dataset, Trainer]:
         config = published_config(published, None, [*SETTINGS, *settings])
