@@ -14,9 +14,10 @@ from index.label_vector import centroid_part, label_sum, unit
 from index.packed import open_array
 
 FILE = "addition.npy"
-# Chosen on the dev splits of debian-depends, eurlex57k and clinc150 (benchmarks/class_addition.py): with these the
-# trained labels lose less than a point more than when all are trained, and a label with all of its examples is found as
-# well as a trained one. A greater ridge finds labels of few examples better, and lets new labels crowd out the others.
+# Chosen on the dev splits of debian-depends, eurlex57k and clinc150 (`benchmarks/class_addition.py --split dev --ridge`
+# repeats that for the ridge): with these the trained labels lose less than a point more than when all are trained, and
+# a label with all of its examples is found as well as a trained one. A greater ridge finds labels of few examples
+# better, and lets new labels crowd out the others.
 RIDGE, VOTES = 1.0, 1.5
 # What rounding leaves of a label's trained part where training gave it none.
 _NOTHING = 1e-4
