@@ -34,6 +34,8 @@ _TIMEOUT = "60s"
 _DURABLE: LiteralString = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
+# A table that has grown since the server last counted it looks small to it: it would sort all the rest for every page.
+_IN_ORDER: LiteralString = "SELECT set_config('enable_sort', 'off', false)"
 _EXAMPLE = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 # An arbitrary number: two programs that make the tables at once would get in each other's way.
 _MAKING_TABLES = 7_310_579_284_415_161
@@ -204,6 +206,7 @@ class PostgresLog:
                 query: LiteralString = "SELECT set_config(%s, %s, false) WHERE current_setting(%s) = '0'"
                 connection.execute(query, (name, _TIMEOUT, name))
             connection.execute(_DURABLE)
+            connection.execute(_IN_ORDER)
         except psycopg.Error as error:
             connection.close()
             raise _UnreachableError(f"{self.place}: cannot be reached ({self._line(error)})") from None
